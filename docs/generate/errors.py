@@ -35,6 +35,7 @@ WHAT_TO_DO = {
     "TooLargeError": "Send less at once, or raise the limit in the [room server's file](server-file.md); do not try again.",
     "QuotaExceededError": "Free something, or wait; the operator raises the limit with `meshhost tenant limit`.",
     "StorageFullError": "Free space on the room server's disk; let workers empty the queues. Then send again.",
+    "SecretsLockedError": "Give the room server the key that its text names, in MESHHOST_SECRETS_KEY behind the new one.",
     "RequestTimeoutError": "Ask again if doing it twice does no harm.",
     "ConnectionLostError": "Ask again if doing it twice does no harm; the client reconnects by itself.",
     "RoomRefusedError": "Read the status: 401 token, 403 room, 503 the server stops.",

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from docs.generate import cli, errors, metrics, pictures, rest, settings
+from docs.generate import cli, clients, errors, metrics, migrate, names, pictures, rest, settings
 from docs.generate.served import look_at_servers
 
 __all__ = ["DOCS", "differing", "generated", "write"]
@@ -20,6 +20,9 @@ def generated() -> dict[str, str]:
         **cli.pages(),
         **metrics.pages(served),
         **errors.pages(),
+        **clients.pages(),
+        **migrate.pages(),
+        **names.pages(),
         **rest.pages(served),
         **pictures.pages(),
     }

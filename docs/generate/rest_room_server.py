@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from docs.generate.openapi import ERROR, TEXT, Answer, Endpoint, Parameter, Schema, array, obj
+from docs.generate.rest_configured import CONFIGURED
 from docs.generate.rest_mcp import MCP
 from docs.generate.rest_queues import QUEUES
 from docs.generate.rest_studio import STUDIO
@@ -37,7 +38,8 @@ _INTEGER: Schema = {"type": "integer"}
 _TIME: Schema = {"type": ["number", "null"], "description": "Seconds since 1970."}
 _NULLABLE: Schema = {"type": ["string", "null"]}
 _OBJECT: Schema = {"type": "object"}
-_ROOM = obj(("id", "name", "metadata"), id=TEXT, name=TEXT, metadata=_OBJECT)
+_ANNOTATIONS: Schema = {"type": "object", "additionalProperties": TEXT}
+_ROOM = obj(("id", "name", "metadata"), id=TEXT, name=TEXT, metadata=_OBJECT, annotations=_ANNOTATIONS)
 _LISTED_ROOM = obj(
     ("id", "name", "metadata", "open"), id=_NULLABLE, name=TEXT, metadata=_OBJECT, open={"type": "boolean"}
 )
@@ -155,6 +157,44 @@ _ROOMS = (
     ),
     Endpoint(
         "GET",
+        "/rooms/{room}/voice/{agent}",
+        "Talk with an agent",
+        [
+            Answer(101, "The call begins: sound in binary, the rest in JSON (docs/how-to/voice.md)."),
+            _BAD,
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            _OVER_QUOTA,
+            Answer(503, "The server stops.", headers={"Retry-After": "Seconds to wait."}),
+        ],
+        description="A WebSocket upgrade. The token must grant `messaging` with `send` and `list`.",
+        parameters=(
+            Parameter("token", "The participant token, when there is no Authorization header."),
+            Parameter("rate", "Samples per second, both ways: a multiple of 50 from 8000 to 48000 (default 16000)."),
+            Parameter("transcript_path", "A thread of the room for the transcript."),
+            Parameter("agent", "The name of the agent.", place="path"),
+        ),
+        auth="participantToken",
+        tag="Rooms",
+    ),
+    Endpoint(
+        "GET",
+        "/link",
+        "Open a link, as a service host that dials in",
+        [
+            Answer(101, "The protocol of the link follows."),
+            _UNAUTHORIZED,
+            _FORBIDDEN,
+            Answer(404, "This server takes no links.", ERROR),
+            Answer(503, "The server stops.", headers={"Retry-After": "Seconds to wait."}),
+        ],
+        description="""A WebSocket upgrade, with a key of the role developer, or the operator's. The reference page of the link
+        says what is spoken.""",
+        auth="apiKey",
+        tag="Rooms",
+    ),
+    Endpoint(
+        "GET",
         "/files/{token}",
         "Download a file",
         [
@@ -246,6 +286,7 @@ _PROJECTS = (
             ("name",),
             name=TEXT,
             metadata={"type": ["object", "null"]},
+            annotations={"type": ["object", "null"], "additionalProperties": TEXT},
             if_not_exists={"type": "boolean", "default": False},
         ),
         auth="apiKey",
@@ -255,9 +296,21 @@ _PROJECTS = (
         "GET",
         f"{_PROJECT}/rooms",
         "List rooms",
-        [Answer(200, "The rooms.", obj(rooms=array(_LISTED_ROOM))), _BAD, _UNAUTHORIZED, _NO_PROJECT],
+        [
+            Answer(
+                200,
+                "The rooms; with `page_size` also how many there are, and the token of the next page.",
+                obj(("rooms",), rooms=array(_LISTED_ROOM), total=_INTEGER, continuation_token=_NULLABLE),
+            ),
+            _BAD,
+            _UNAUTHORIZED,
+            _NO_PROJECT,
+        ],
         parameters=(
             *_PAGE,
+            Parameter("page_size", "Instead of `limit`: most rooms of a page, of those that are recorded.", _INTEGER),
+            Parameter("continuation_token", "With `page_size`: the token of the page before.", TEXT),
+            Parameter("filter", "With `page_size`: a part of the room's name.", TEXT),
             Parameter(
                 "all",
                 "1: also rooms that were never recorded, but are open or have a queue; they have no id.",
@@ -276,6 +329,35 @@ _PROJECTS = (
         auth="apiKey",
         tag="Projects",
         shown=f"{_PROJECT}/rooms/{{room}}",
+    ),
+    Endpoint(
+        "PUT",
+        f"{_PROJECT}/rooms/{{id}}",
+        "Change the metadata of a room",
+        [Answer(200, "The room.", _ROOM), _BAD, _UNAUTHORIZED, _NO_ROOM],
+        description="Metadata and annotations are replaced. A room keeps its name.",
+        body=obj(
+            name=TEXT,
+            metadata={"type": ["object", "null"]},
+            annotations={"type": ["object", "null"], "additionalProperties": TEXT},
+        ),
+        parameters=(Parameter("room", "The room's id.", place="path"),),
+        auth="apiKey",
+        tag="Projects",
+        shown=f"{_PROJECT}/rooms/{{room}}",
+    ),
+    Endpoint(
+        "GET",
+        f"{_PROJECT}/rooms/{{name}}/status",
+        "Show whether a room is open",
+        [
+            Answer(200, "Whether it is.", obj(("status",), status={"enum": ["Allocated", "Unallocated"]})),
+            _BAD,
+            _UNAUTHORIZED,
+            _NO_ROOM,
+        ],
+        auth="apiKey",
+        tag="Projects",
     ),
     Endpoint(
         "DELETE",
@@ -338,6 +420,7 @@ _PROJECTS = (
     ),
     *SCHEDULED_TASKS,
     *MAILBOXES,
+    *CONFIGURED,
     *(
         Endpoint(
             "*",
@@ -367,6 +450,8 @@ _IMPORTED = obj(
     triggers=_COUNT,
     documents=_COUNT,
     files=_COUNT,
+    tables=_COUNT,
+    table_bytes=_COUNT,
     file_bytes=_COUNT,
     body_bytes=_COUNT,
     usage_rows=_COUNT,

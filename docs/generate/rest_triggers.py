@@ -322,7 +322,13 @@ _MAILBOX = obj(
     key_id=_NULLABLE,
     error={**_NULLABLE, "description": "Why it takes no mail any more."},
 )
-_MAILBOX_LIST = obj(mailboxes=array(_MAILBOX), total=_INTEGER)
+_MAILBOX_LIST = obj(("mailboxes", "total"), mailboxes=array(_MAILBOX), total=_INTEGER, continuation_token=_NULLABLE)
+_MAILBOX_PAGE = (
+    *_PAGE,
+    Parameter("page_size", "Instead of `limit` and `after`: most mailboxes of a page. `count` is the same.", _INTEGER),
+    Parameter("continuation_token", "With `page_size`: the token of the page before. `offset` is the same.", TEXT),
+    Parameter("filter", "With `page_size`: a part of the address.", TEXT),
+)
 _NO_MAILBOX = Answer(404, "No such project or mailbox.", ERROR)
 
 MAILBOXES = (
@@ -345,14 +351,14 @@ MAILBOXES = (
         "mailboxes",
         "List mailboxes",
         [Answer(200, "The mailboxes, by address.", _MAILBOX_LIST), _BAD, _NO_MAILBOX],
-        parameters=(Parameter("room_id", "Only those of this room: its id or its name.", TEXT), *_PAGE),
+        parameters=(Parameter("room_id", "Only those of this room: its id or its name.", TEXT), *_MAILBOX_PAGE),
     ),
     _of_tasks(
         "GET",
         "rooms/{name}/mailboxes",
         "List the mailboxes of a room",
         [Answer(200, "The mailboxes, by address.", _MAILBOX_LIST), _BAD, _NO_MAILBOX],
-        parameters=_PAGE,
+        parameters=_MAILBOX_PAGE,
     ),
     _of_tasks("GET", "mailboxes/{address}", "Show a mailbox", [Answer(200, "The mailbox.", _MAILBOX), _NO_MAILBOX]),
     _of_tasks(

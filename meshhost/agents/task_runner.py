@@ -20,12 +20,12 @@ from pydantic import BaseModel, ValidationError
 from meshhost.agents.base import SingleRoomAgent
 from meshhost.agents.context import AgentCallContext, AgentChatContext
 from meshhost.agents.room_tools import toolkit_of_room
-from meshhost.errors import ConnectionLostError, InvalidRequestError, RoomError, ToolError
+from meshhost.errors import ConnectionLostError, InvalidRequestError, NotFoundError, RoomError, ToolError
 from meshhost.guard import EscapedError, call, guarding
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.messages import Header, JsonResponse, Response, TextResponse
 from meshhost.room.participants import Participant
-from meshhost.room.requirements import Requirement
+from meshhost.room.requirements import RequiredToolkit, Requirement
 from meshhost.room.services.agents import AgentDescription, ToolDescription, ToolkitDescription
 from meshhost.tasks import TaskOwner
 from meshhost.tools.schema import CompiledSchema, Schema, check_schema
@@ -35,7 +35,7 @@ from meshhost.tools.toolkit import Toolkit
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
-__all__ = ["RunTaskTool", "TaskRunner"]
+__all__ = ["RunTaskTool", "TaskRunner", "make_run_task_tool"]
 
 logger = logging.getLogger(__name__)
 
@@ -272,6 +272,26 @@ class RunTaskTool(Tool):
             agent=self._agent_name, arguments=kwargs, on_behalf_of=context.on_behalf_of or context.caller
         )
         return TextResponse(text=answer) if isinstance(answer, str) else JsonResponse(json=answer)
+
+
+async def make_run_task_tool(context: ToolContext, toolkit: RequiredToolkit) -> Toolkit:
+    """Return a toolkit with a tool for each agent that `toolkit.tools` names. Raises NotFoundError."""
+    agents = {agent.name: agent for agent in await context.room.agents.list_agents()}
+    tools = []
+    for name in toolkit.tools or agents:
+        agent = agents.get(name)
+        if agent is None:
+            raise NotFoundError(f"no agent {name!r} in this room")
+        tools.append(
+            RunTaskTool(
+                name=f"run_{name}",
+                agent_name=name,
+                input_schema=agent.input_schema or NOTHING_SCHEMA,
+                title=agent.title,
+                description=agent.description,
+            )
+        )
+    return Toolkit(name="agents", tools=tools)
 
 
 class _Form:

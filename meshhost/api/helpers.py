@@ -4,15 +4,13 @@ For MeshAgent programs, which import them from this path after the package is re
 and arguments are MeshAgent's and must stay so.
 """
 
-import json
 from urllib.parse import quote
 
-from meshhost.documents.schema import MeshSchema
+from meshhost.agents.writer.schema_registry import deploy_schema, validate_schema_name
 from meshhost.errors import InvalidRequestError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import check_room_name
 from meshhost.identity.tokens import ParticipantToken
-from meshhost.room.client import RoomClient
 from meshhost.settings import read_settings
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
@@ -75,19 +73,3 @@ def websocket_protocol(*, participant_name: str, room_name: str, role: str | Non
     else:
         jwt = participant_token(participant_name=participant_name, room_name=room_name, role=role).to_jwt()
     return WebSocketClientProtocol(url=websocket_room_url(room_name=room_name), token=jwt)
-
-
-def validate_schema_name(name: str) -> None:
-    """Raise InvalidRequestError for a name that no schema may have."""
-    if not name or "." in name or "/" in name:
-        raise InvalidRequestError("name", f"expected the name of a schema without '.' and '/', got {name!r}")
-
-
-async def deploy_schema(*, room: RoomClient, schema: MeshSchema, name: str, overwrite: bool = True) -> None:
-    """Store a schema in the room, as `.schemas/{name}.json`, for documents whose path ends with `.{name}`.
-
-    Raises InvalidRequestError for the name, and RoomError when there is one already and `overwrite` is false.
-    """
-    validate_schema_name(name)
-    data = json.dumps(schema.to_json()).encode()
-    await room.storage.upload(path=f".schemas/{name}.json", data=data, overwrite=overwrite)

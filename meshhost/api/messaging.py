@@ -18,13 +18,49 @@ from meshhost.protocol.messages import (
     unpack_response,
 )
 
+# From 0.20 on a body is called content, and a chunk where it is part of a stream; requests have the same forms.
+Content = Response
+EmptyContent = EmptyResponse
+ErrorContent = ErrorResponse
+FileContent = FileResponse
+JsonContent = JsonResponse
+LinkContent = LinkResponse
+TextContent = TextResponse
+EmptyChunk = EmptyResponse
+ErrorChunk = ErrorResponse
+FileChunk = FileResponse
+JsonChunk = JsonResponse
+LinkChunk = LinkResponse
+TextChunk = TextResponse
+FileRequest = FileResponse
+JsonRequest = JsonResponse
+LinkRequest = LinkResponse
+TextRequest = TextResponse
+
 __all__ = [
+    "Content",
+    "EmptyChunk",
+    "EmptyContent",
     "EmptyResponse",
+    "ErrorChunk",
+    "ErrorContent",
     "ErrorResponse",
+    "FileChunk",
+    "FileContent",
+    "FileRequest",
     "FileResponse",
+    "JsonChunk",
+    "JsonContent",
+    "JsonRequest",
     "JsonResponse",
+    "LinkChunk",
+    "LinkContent",
+    "LinkRequest",
     "LinkResponse",
     "Response",
+    "TextChunk",
+    "TextContent",
+    "TextRequest",
     "TextResponse",
     "ensure_response",
     "pack_message",

@@ -11,7 +11,20 @@ from meshhost.room.client import RoomClient
 from meshhost.room.participants import LocalParticipant, Participant, RemoteParticipant
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit, Requirement
 from meshhost.room.services.agents import AgentDescription, AgentsClient, ToolDescription, ToolkitDescription
+from meshhost.room.services.data_types import (
+    BinaryDataType,
+    BoolDataType,
+    DataType,
+    DateDataType,
+    FloatDataType,
+    IntDataType,
+    TextDataType,
+    TimestampDataType,
+    VectorDataType,
+)
+from meshhost.room.services.database import CreateMode, DatabaseClient, TableIndex, TableVersion
 from meshhost.room.services.developer import DeveloperClient
+from meshhost.room.services.livekit import LivekitClient, LivekitConnectionInfo
 from meshhost.room.services.messaging import MessagingClient, RoomMessage
 from meshhost.room.services.queues import LeasedMessage, Queue, QueuesClient
 from meshhost.room.services.storage import FileHandle, StorageClient, StorageEntry
@@ -20,9 +33,19 @@ from meshhost.room.services.sync import SyncClient
 __all__ = [
     "AgentDescription",
     "AgentsClient",
+    "BinaryDataType",
+    "BoolDataType",
+    "CreateMode",
+    "DataType",
+    "DatabaseClient",
+    "DateDataType",
     "DeveloperClient",
     "FileHandle",
+    "FloatDataType",
+    "IntDataType",
     "LeasedMessage",
+    "LivekitClient",
+    "LivekitConnectionInfo",
     "LocalParticipant",
     "MeshDocument",
     "MessagingClient",
@@ -40,6 +63,11 @@ __all__ = [
     "StorageClient",
     "StorageEntry",
     "SyncClient",
+    "TableIndex",
+    "TableVersion",
+    "TextDataType",
+    "TimestampDataType",
     "ToolDescription",
     "ToolkitDescription",
+    "VectorDataType",
 ]

@@ -4,9 +4,9 @@ For MeshAgent programs, which import from this path after the package is renamed
 that owns it. The names may grow, but none may go or move.
 """
 
-from meshhost.hosting.service_host import ServiceHost
+from meshhost.hosting.service_host import ServiceHost, ServicePath
 from meshhost.hosting.tenants.quotas import TenantQuota
 from meshhost.room.call import CallContext
 from meshhost.supervision.policy import RestartPolicy
 
-__all__ = ["CallContext", "RestartPolicy", "ServiceHost", "TenantQuota"]
+__all__ = ["CallContext", "RestartPolicy", "ServiceHost", "ServicePath", "TenantQuota"]

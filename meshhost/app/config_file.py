@@ -30,6 +30,7 @@ from pydantic import (
     field_validator,
 )
 
+from meshhost.app.built_in.process import BuiltInLimits
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.gateway.patterns import check_pattern
@@ -40,8 +41,18 @@ from meshhost.mail.delivery import SmtpServer
 from meshhost.mail.signing import DkimKey
 from meshhost.queues.bodies import INLINE_BYTES
 from meshhost.quotas.quota import ServerQuota
-from meshhost.server.config import MAX_HEADER_BYTES, ConfiguredService, MailConfig, OidcConfig, OidcRole, ServicePath
+from meshhost.server.config import (
+    MAX_HEADER_BYTES,
+    ConfiguredService,
+    LinkConfig,
+    MailConfig,
+    OidcConfig,
+    OidcRole,
+    SecretUse,
+    ServicePath,
+)
 from meshhost.stores.traces.contract import TraceLimits
+from meshhost.tables.limits import MAX_RESULT_BYTES, TableLimits
 from meshhost.validation import first_problem
 
 __all__ = [
@@ -122,6 +133,7 @@ class _Quota(_Table):
     max_stored_bytes: int | None = Field(None, ge=0)
     max_files: int | None = Field(None, ge=0)
     max_documents: int = Field(100_000, ge=0)
+    max_tables: int = Field(1_000, ge=0)
     max_keys: int = Field(1_000, ge=0)
     max_uploads: int = Field(1_000, ge=0)
     max_in_flight_bytes: int | None = Field(128 * 1024 * 1024, ge=1024 * 1024)
@@ -148,6 +160,20 @@ class _Traces(_Table):
         return TraceLimits(total_bytes=self.max_mb * mb, tenant_bytes=self.tenant_mb * mb, days=self.days)
 
 
+class _Tables(_Table):
+    processes: int = Field(4, ge=1, le=1000)
+    memory_mb: int = Field(1024, ge=384, le=1024 * 1024)
+    threads: int | None = Field(None, ge=1, le=1024)
+    query_seconds: float = Field(30.0, gt=0, le=3600)
+    index_seconds: float = Field(600.0, gt=0, le=24 * 3600)
+    concurrent: int = Field(4, ge=1, le=1000)
+    waiting: int = Field(100, ge=1, le=100_000)
+
+    def limits(self, result_bytes: int) -> TableLimits:
+        """Return the limits of tables; a search returns at most `result_bytes`."""
+        return TableLimits(**self.model_dump(), result_bytes=min(MAX_RESULT_BYTES, result_bytes))
+
+
 class _Storage(_Table):
     url: str | None = None
 
@@ -164,22 +190,45 @@ class _Path(_Table):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
+class _Links(_Table):
+    enabled: bool = False
+    resume_seconds: float = Field(15.0, ge=0, le=300)
+    max_per_tenant: int = Field(100, ge=0, le=10_000)
+
+    def config(self) -> LinkConfig:
+        """Return the limits of links, enabled or not."""
+        return LinkConfig(resume_seconds=self.resume_seconds, max_per_tenant=self.max_per_tenant)
+
+
 class _Service(_Table):
     urls: list[_HttpUrl] = Field(default_factory=list)
+    link: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")
     url: Annotated[_HttpUrl | None, Field(validate_default=True)] = None
+    requires: dict[str, str] = Field(default_factory=dict)
     rooms: str = "*"
     secret_file: Path | None = None
+    secrets: list[str] = Field(default_factory=list)
     paths: list[_Path]
 
     @field_validator("url")
     @classmethod
     def _is_one_or_several(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if (value is None) != bool(info.data.get("urls")):
-            raise ValueError("expected either url or urls")
+        given = [value is not None, bool(info.data.get("urls")), info.data.get("link") is not None]
+        if sum(given) != 1:
+            raise ValueError("expected either url, urls or link")
+        return value
+
+    @field_validator("requires")
+    @classmethod
+    def _is_for_links(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if value and info.data.get("link") is None:
+            raise ValueError("expected only with link: labels are those of hosts that dial in")
         return value
 
     def all_urls(self) -> list[str]:
         """Return the URLs of its hosts in the order in which they are tried; at least one."""
+        if self.link is not None:
+            return [f"link://{self.link}"]
         return [self.url] if self.url is not None else self.urls
 
 
@@ -197,6 +246,7 @@ class ProviderEntry(_Table):
     """An LLM provider: which models it serves (a pattern), and how it is reached. Its key is in a file of its own.
 
     `api` is what an OpenAI-compatible service speaks; None: found out. `audio` lets callers use the provider's audio API too.
+    `api_key_secret` names the secret in which a tenant may bring its own key.
     """
 
     models: str = "*"
@@ -204,6 +254,7 @@ class ProviderEntry(_Table):
     base_url: _HttpUrl | None = None
     api: Annotated[Literal["responses", "chat"] | None, Field(validate_default=True)] = None
     api_key_file: Path | None = None
+    api_key_secret: str | None = None
     default_model: str | None = None
     audio: bool = False
 
@@ -366,6 +417,21 @@ def _address_of(value: str | None) -> tuple[str, int] | None:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+class _BuiltIn(_Table):
+    enabled: bool = True
+    idle_seconds: float = Field(300.0, ge=1, le=86_400)
+    max_agents: int = Field(1000, ge=1)
+    max_agents_per_tenant: int = Field(50, ge=1)
+
+    def limits(self) -> BuiltInLimits:
+        """The limits of their host."""
+        return BuiltInLimits(
+            idle_seconds=self.idle_seconds,
+            max_agents=self.max_agents,
+            max_agents_per_tenant=self.max_agents_per_tenant,
+        )
+
+
 _PerModels = TypeVar("_PerModels", ProviderEntry, PriceEntry)
 
 
@@ -381,6 +447,9 @@ class ServerFile(_Table):
     studio: _Studio = Field(default_factory=_Studio)
     mail: _Mail = Field(default_factory=_Mail)
     traces: _Traces = Field(default_factory=_Traces)
+    tables: _Tables = Field(default_factory=_Tables)
+    built_in: _BuiltIn = Field(default_factory=_BuiltIn)
+    links: _Links = Field(default_factory=_Links)
     services: list[_Service] = Field(default_factory=list)
     providers: list[ProviderEntry] = Field(default_factory=list)
     prices: list[PriceEntry] = Field(default_factory=list)
@@ -403,7 +472,9 @@ class ServerFile(_Table):
                 url=service.all_urls()[0],
                 other_urls=service.all_urls()[1:],
                 rooms=service.rooms,
+                requires=service.requires,
                 webhook_secret=read_secret_file(service.secret_file),
+                secrets=[SecretUse(name) for name in service.secrets],
                 paths=[ServicePath(path.path, path.identity, path.api, path.arguments) for path in service.paths],
             )
             for service in self.services

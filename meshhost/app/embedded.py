@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from meshhost.app.built_in.process import BuiltInHost
 from meshhost.app.config_file import ProviderEntry, ServerFile, oidc_config, read_secret_file
 from meshhost.app.engines import ENGINES, EngineMaker, EngineRequest, make_engine
 from meshhost.app.project import RecentKeys
@@ -24,24 +25,30 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.operations import AUDIO
 from meshhost.gateway.provider import Provider, ProviderTable
 from meshhost.gateway.providers.anthropic import AnthropicProvider
+from meshhost.gateway.providers.forwarding import TenantKey
 from meshhost.gateway.providers.openai_compatible import OpenAICompatibleProvider
 from meshhost.identity.keys import ApiKey
 from meshhost.protocol.frames import Limits
 from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
 from meshhost.quotas.counts import TenantCounts
-from meshhost.server.config import OidcConfig, ServerConfig
+from meshhost.server.config import LivekitConfig, OidcConfig, ServerConfig
+from meshhost.server.configured.key_files import sealing_keys
+from meshhost.server.configured.sealing import Sealer
+from meshhost.server.configured.secrets import Secrets
 from meshhost.server.data.counts import tenant_counts
 from meshhost.server.server import RoomServer
-from meshhost.settings import Settings, read_settings
+from meshhost.settings import Settings, object_store_environment, read_settings
 from meshhost.stores.bodies.objects import BodyObjects
 from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.listing.area import ObjectArea
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.sqlite.traces import SqliteTraceStore
 from meshhost.stores.traces.contract import TraceStore
+from meshhost.tables.store import LanceTables
 
 __all__ = ["ServerOptions", "limits_of", "open_room_server", "providers_of"]
 
@@ -59,7 +66,7 @@ class ServerOptions:
 
     Port 0 takes a free one. `file` is the content of `meshhost.toml`; `providers` replaces the model providers that the file
     and the environment name; `extra_keys` returns API keys that are accepted besides the stored ones; `operator_key` is
-    the key that manages tenants; `engines` are the
+    the key that manages tenants; `links` lets hosts dial in also where the file does not; `engines` are the
     engines that `database_url` may name, by the scheme of the URL.
     """
 
@@ -71,6 +78,7 @@ class ServerOptions:
     providers: ProviderTable | None = None
     extra_keys: Callable[[], list[ApiKey]] | None = None
     operator_key: str | None = field(default=None, repr=False)
+    links: bool = False
     engines: Mapping[str, EngineMaker] = field(default_factory=lambda: ENGINES, repr=False)
 
 
@@ -80,12 +88,15 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     settings = read_settings()
     _make_data_dir(options.data_dir)
     has_former_life = any(options.data_dir.iterdir())
-    providers = options.providers or providers_of(options.file, settings)
     engine = make_engine(
         EngineRequest(options.database_url, options.data_dir, limits_of(options.file)), options.engines
     )
-    store = open_object_store(options.file.storage.url or options.data_dir / "storage")
-    config = _config(options, settings, has_former_life=has_former_life)
+    secrets = Secrets(engine.configuration, _sealer(settings, may_make_key=engine.name == "sqlite"))
+    providers = options.providers or providers_of(options.file, settings, secrets)
+    location = options.file.storage.url or options.data_dir / "storage"
+    store = open_object_store(location)
+    built_ins = _built_ins(options, settings, room_server=lambda: server.local_url)
+    config = _config(options, settings, has_former_life=has_former_life, built_ins=built_ins)
     identity = IdentityService(
         engine.identity,
         extra_keys=options.extra_keys or RecentKeys(),
@@ -94,10 +105,17 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
     )
     engine.weights.follow(lambda tenant: identity.quota_of(tenant).weight)
     files, objects = FilesAndDocuments(store, engine.documents), BodyObjects(store)
+    tables = LanceTables(
+        ObjectArea(store, "tables"),
+        location,
+        limits=options.file.tables.limits(config.limits.message_bytes - _ENVELOPE_BYTES),
+        environment=object_store_environment(),
+    )
     async with (
         engine,
         identity,
-        tenant_counts(identity, engine, files, objects) as counts,
+        tables,
+        tenant_counts(identity, engine, files, objects, tables) as counts,
         queue_service(
             engine,
             lease_seconds=config.lease_seconds,
@@ -117,17 +135,34 @@ async def open_room_server(options: ServerOptions) -> AsyncIterator[RoomServer]:
             meter=meter,
             counts=counts,
             triggers=engine.triggers,
+            configuration=engine.configuration,
+            secrets=secrets,
             traces=traces,
+            tables=tables,
         )
         try:
             await server.start()
             yield server
         finally:
             await server.stop()
+            if built_ins is not None:
+                await built_ins.stop()
             await providers.stop()
 
 
-def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool) -> ServerConfig:
+def _built_ins(options: ServerOptions, settings: Settings, *, room_server: Callable[[], str]) -> BuiltInHost | None:
+    """The owner of the host of built-in agents, which gets of our environment only how to log and which model to ask."""
+    if not options.file.built_in.enabled:
+        return None
+    environment = {"MESHHOST_LOG_LEVEL": settings.log_level, "MESHHOST_LOG_FORMAT": settings.log_format}
+    if settings.openai_model is not None:
+        environment["OPENAI_MODEL"] = settings.openai_model
+    return BuiltInHost(room_server=room_server, limits=options.file.built_in.limits(), environment=environment)
+
+
+def _config(
+    options: ServerOptions, settings: Settings, *, has_former_life: bool, built_ins: BuiltInHost | None
+) -> ServerConfig:
     file = options.file
     # A queue must not accept a message that the server could never deliver: MeshAgent's clients get it whole, in a header.
     if file.queues.max_message_bytes + _ENVELOPE_BYTES > file.server.max_message_bytes:
@@ -164,9 +199,19 @@ def _config(options: ServerOptions, settings: Settings, *, has_former_life: bool
         series_file=options.data_dir / "queue-series.json",
         # Base64 takes four bytes for three.
         mail=file.mail.config((file.queues.max_message_bytes - _ENVELOPE_BYTES) // 4 * 3),
+        livekit=_livekit(settings),
         traces_per_second=file.traces.per_second,
         failed_traces_per_second=file.traces.failed_per_second,
+        built_ins=built_ins,
+        links=file.links.config() if file.links.enabled or options.links else None,
     )
+
+
+def _sealer(settings: Settings, *, may_make_key: bool) -> Sealer:
+    """What encrypts secrets. Servers that share a database must be given the same key; one over SQLite makes its own."""
+    given = settings.secrets_key.get_secret_value() if settings.secrets_key else None
+    own = settings.config_dir / "secrets.key" if may_make_key else None
+    return Sealer(sealing_keys(given, settings.secrets_key_file, own=own))
 
 
 @asynccontextmanager
@@ -209,6 +254,13 @@ def _oidc(options: ServerOptions, settings: Settings) -> OidcConfig | None:
     return config
 
 
+def _livekit(settings: Settings) -> LivekitConfig:
+    key, secret = settings.livekit_api_key, settings.livekit_api_secret
+    return LivekitConfig(
+        settings.livekit_url, key.get_secret_value() if key else None, secret.get_secret_value() if secret else None
+    )
+
+
 def _make_data_dir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -229,11 +281,14 @@ def limits_of(file: ServerFile) -> QueueLimits:
     )
 
 
-def providers_of(file: ServerFile, settings: Settings) -> ProviderTable:
-    """Return the providers of the file. If it has none: those whose keys are in the environment, else the small local model."""
+def providers_of(file: ServerFile, settings: Settings, secrets: Secrets | None = None) -> ProviderTable:
+    """Return the providers of the file. If it has none: those whose keys are in the environment, else the small local model.
+
+    `secrets` are those in which tenants bring keys of their own.
+    """
     if file.providers:
         extra = AUDIO if any(entry.audio for entry in file.providers) else frozenset[str]()
-        providers = {entry.models: _provider(entry, settings) for entry in file.providers}
+        providers = {entry.models: _provider(entry, settings, secrets) for entry in file.providers}
         return ProviderTable(providers, extra_operations=extra)
     found: dict[str, Provider] = {}
     if settings.anthropic_api_key is not None:
@@ -243,7 +298,7 @@ def providers_of(file: ServerFile, settings: Settings) -> ProviderTable:
     return ProviderTable(found or {"*": _local(settings)})
 
 
-def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
+def _provider(entry: ProviderEntry, settings: Settings, secrets: Secrets | None = None) -> Provider:
     if entry.kind == "local":
         return _local(settings)
     is_anthropic = entry.kind == "anthropic"
@@ -257,6 +312,7 @@ def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
             base_url=entry.base_url or "https://api.anthropic.com/v1",
             api_key=api_key,
             default_model=entry.default_model or settings.anthropic_model,
+            tenant_key=_tenant_key(entry, secrets),
         )
     return OpenAICompatibleProvider(
         name="openai",
@@ -264,7 +320,15 @@ def _provider(entry: ProviderEntry, settings: Settings) -> Provider:
         api_key=api_key,
         api=entry.api,
         default_model=entry.default_model or settings.openai_model,
+        tenant_key=_tenant_key(entry, secrets),
     )
+
+
+def _tenant_key(entry: ProviderEntry, secrets: Secrets | None) -> TenantKey | None:
+    name = entry.api_key_secret
+    if name is None or secrets is None:
+        return None
+    return lambda tenant: secrets.value(tenant, name, "api_key")
 
 
 def _local(settings: Settings) -> LocalProvider:

@@ -17,7 +17,16 @@ from meshhost.clock import Clock, SystemClock
 from meshhost.errors import InvalidApiKeyError, SettingsError
 from meshhost.identity.keys import ApiKey, encode_api_key, new_api_key, parse_api_key
 
-__all__ = ["Project", "RecentKeys", "api_key_of", "api_url_of", "known_keys", "read_project", "set_up_project"]
+__all__ = [
+    "Project",
+    "RecentKeys",
+    "api_key_of",
+    "api_url_of",
+    "known_keys",
+    "read_project",
+    "set_up_project",
+    "use_key",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,12 @@ def set_up_project(settings: ClientValues) -> tuple[Project, bool]:
         return project, False
     _write(_path(settings.config_dir), project)
     return project, True
+
+
+def use_key(settings: ClientValues, text: str) -> None:
+    """Store an API key in the project file, for the commands of this user. Raises InvalidApiKeyError, SettingsError."""
+    key = parse_api_key(text)
+    _write(_path(settings.config_dir), Project(api_url_of(settings), key.project_id, SecretText(text)))
 
 
 def api_key_of(settings: ClientValues) -> str:

@@ -89,6 +89,7 @@ async def run_service(
     reload: bool = False,
     shows_jobs: bool = False,
     port: int = 0,
+    links: bool = False,
     times: RunTimes | None = None,
 ) -> int:
     """Run the program until it ends or a signal stops it; return its exit code.
@@ -96,6 +97,7 @@ async def run_service(
     That is 0 when a signal stopped it in order, and 1 when it ended in order before it served a path.
 
     `port` is where the program's host listens, for one that sets its port itself; 0: on a free port, which it is told.
+    With `links` that host dials in to the room server, which calls its agents into the room over the link.
     With `shows_jobs` the progress has the steps of its workers' jobs too, and its log is JSON.
     With `reload` it is drained and started again when a Python file in its folder changes; then only a signal ends the run.
     Raises SettingsError when it cannot be run, and CallRefusedError when it refuses a call.
@@ -108,7 +110,7 @@ async def run_service(
     async with (
         stop_signals() as signals,
         aiohttp.ClientSession() as session,
-        _room_server(settings, session, progress) as is_embedded,
+        _room_server(settings, session, progress, links=links) as is_embedded,
     ):
         secret = settings.webhook_secret
         calls = RoomCalls(
@@ -125,8 +127,10 @@ async def run_service(
         on_record = functools.partial(_show_job, progress) if shows_jobs else None
         changed: list[str] | None = None
         while True:
-            async with _started(arguments, settings, times, room, on_record, port) as (program, host_url):
-                run = _Run(settings, times, program, HostApi(session, host_url), calls, room, progress)
+            linked = _linked(settings, room, api_key) if links else {}
+            async with _started(arguments, settings, times, room, on_record, port, linked) as (program, host_url):
+                host = HostApi(session, host_url)
+                run = _Run(settings, times, program, host, calls, room, progress, is_linked=links)
                 work = run.until_ended(changed) if sources is None else run.until_changed(sources, signals, changed)
                 outcome = await first_of(work, _stop(signals, program))
                 changed = outcome.result if isinstance(outcome, Won) else None
@@ -148,6 +152,7 @@ async def _started(
     room: str,
     on_record: Callable[[dict[str, Any]], None] | None,
     wanted_port: int,
+    linked: dict[str, str],
 ) -> AsyncIterator[tuple[RunningProgram, str]]:
     """Start the program on this port (0: a free one); yield it and the URL of its host."""
     with reserved_port(port=wanted_port) as port:
@@ -155,6 +160,7 @@ async def _started(
             "MESHHOST_PORT": str(port),
             "MESHHOST_HOST": "127.0.0.1",
             "MESHHOST_API_URL": settings.api_url,
+            **linked,
         }
         stop_seconds = settings.drain_seconds + times.stop_margin
         url = f"http://127.0.0.1:{port}"
@@ -163,6 +169,15 @@ async def _started(
         ) as program:
             with announced(settings.config_dir, url, room=room):
                 yield program, url
+
+
+def _linked(settings: Settings, room: str, api_key: str) -> dict[str, str]:
+    """The variables that let the program's host dial in for this room."""
+    return {
+        "MESHHOST_ROOM_SERVER": settings.api_url,
+        "MESHHOST_API_KEY": api_key,
+        "MESHHOST_LINK_ROOMS": room,
+    }
 
 
 def _show_job(progress: Progress, record: dict[str, Any]) -> None:
@@ -184,7 +199,10 @@ class _Run:
         calls: RoomCalls,
         room: str,
         progress: Progress,
+        *,
+        is_linked: bool = False,
     ) -> None:
+        self._is_linked = is_linked
         self._settings = settings
         self._times = times
         self._program = program
@@ -232,17 +250,22 @@ class _Run:
         self.is_described = True
         self._progress("host", f"service host listens at {self._host.url}", {"url": self._host.url})
         await self._wait_ready()
+        what = "over its link the host offers" if self._is_linked else "called"
         for endpoint in endpoints:
-            await self._calls.call(self._host.url, endpoint)
+            if not self._is_linked:
+                await self._calls.call(self._host.url, endpoint)
             self._progress(
                 "called",
-                f"called {endpoint.path} into room {self._room} as {endpoint.identity}",
+                f"{what} {endpoint.path} into room {self._room} as {endpoint.identity}",
                 {"path": endpoint.path, "identity": endpoint.identity, "room": self._room},
             )
         if changed is not None:
             self._progress("reloaded", f"reloaded after a change of {', '.join(changed)}", {"files": changed})
         for endpoint in endpoints:
             await self._wait_joined(endpoint)
+        if self._is_linked:
+            # The room server keeps the agents called; this ends with the program.
+            await asyncio.get_running_loop().create_future()
         while True:
             # A repeated call starts no second agent; it brings a fresh token before the first one expires.
             await asyncio.sleep(self._times.call_again)
@@ -297,7 +320,9 @@ class _Run:
 
 
 @asynccontextmanager
-async def _room_server(settings: Settings, session: aiohttp.ClientSession, progress: Progress) -> AsyncIterator[bool]:
+async def _room_server(
+    settings: Settings, session: aiohttp.ClientSession, progress: Progress, *, links: bool
+) -> AsyncIterator[bool]:
     """Use the room server at MESHHOST_API_URL, or start one in this process when none answers there: then yield True.
 
     Raises SettingsError.
@@ -316,6 +341,7 @@ async def _room_server(settings: Settings, session: aiohttp.ClientSession, progr
         data_dir=settings.data_dir,
         database_url=settings.database_url,
         operator_key=find_operator_key(settings),
+        links=links,
     )
     async with open_room_server(options) as server:
         fields = {"url": server.url, "embedded": True, "data_dir": str(settings.data_dir)}

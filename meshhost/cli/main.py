@@ -17,7 +17,9 @@ import typer
 from meshhost import __version__
 from meshhost.cli.conversion import convert_lazily
 from meshhost.cli.errors import USAGE, run_guarded
+from meshhost.cli.meshagent.translating import NotOfferedError, translated
 from meshhost.cli.output import note, print_line, use_safe_streams
+from meshhost.errors import MeshhostError
 
 __all__ = ["COMMANDS", "GROUPS", "main", "run", "whole_app"]
 
@@ -28,7 +30,15 @@ _COMMANDS = "meshhost.cli.commands"
 # By the name of each group, in the order of the help: its module, and what the help says of it.
 GROUPS = {
     "room": (f"{_COMMANDS}.room", "Run a room server, list its rooms and their services."),
-    "service": ("meshhost.cli.service", "Run the agents of a program."),
+    "service": ("meshhost.cli.service", "Run the agents of a program, and have a room server call those of others."),
+    "chatbot": (f"{_COMMANDS}.joining.chatbot", "Run a chat bot in a room, without a program."),
+    "taskrunner": (
+        f"{_COMMANDS}.joining.taskrunner",
+        "Run an agent that answers prompts in a room, without a program.",
+    ),
+    "mailbot": (f"{_COMMANDS}.joining.mailbot", "Run an agent that answers mail in a room, without a program."),
+    "voicebot": (f"{_COMMANDS}.joining.voicebot", "Run an agent that people talk with, without a program."),
+    "call": (f"{_COMMANDS}.joining.call", "Call an agent or a toolkit of a running host into a room."),
     "host": (f"{_COMMANDS}.host", "Inspect and control a service host."),
     "queue": (f"{_COMMANDS}.queue", "Send to, receive from and manage the queues of a room."),
     "schedule": (
@@ -38,6 +48,8 @@ GROUPS = {
     "mailbox": (f"{_COMMANDS}.triggers.mailbox", "Let mail for an address go to a queue."),
     "hook": (f"{_COMMANDS}.triggers.hook", "Let foreign services, such as GitHub or Stripe, send to a queue."),
     "trace": (f"{_COMMANDS}.trace", "Show where the time of messages went: traces of a room."),
+    "secret": (f"{_COMMANDS}.configured.secret", "Keep secrets of a tenant for its services and providers."),
+    "webhook": (f"{_COMMANDS}.configured.webhook", "Send events of rooms to a URL."),
     "storage": (f"{_COMMANDS}.storage", "Read and write the files of a room."),
     "agents": (f"{_COMMANDS}.agents", "List and use the agents and tools of a room."),
     "mcp": (f"{_COMMANDS}.mcp", "Use a room from an IDE, and try MCP servers."),
@@ -46,6 +58,14 @@ GROUPS = {
     "tenant": (f"{_COMMANDS}.tenants.tenant", "Manage the tenants of a room server, as its operator."),
     "key": (f"{_COMMANDS}.tenants.key", "Manage the API keys of a tenant."),
     "db": (f"{_COMMANDS}.db", "Check, migrate, back up, restore and copy the databases of a room server."),
+}
+
+
+# Of MeshAgent's command line: run as the others, but not in the help, where each command has one spelling.
+HIDDEN_GROUPS = {
+    "api-key": f"{_COMMANDS}.configured.api_key",
+    "project": f"{_COMMANDS}.configured.project",
+    "scheduled-task": f"{_COMMANDS}.triggers.scheduled_task",
 }
 
 
@@ -65,6 +85,11 @@ COMMANDS = {
 def whole_app() -> typer.Typer:
     """All commands, for shell completion, the reference and tests."""
     return _app_of([*GROUPS, *COMMANDS])
+
+
+def hidden_app(name: str) -> Any:
+    """The group of MeshAgent's command line with this name."""
+    return import_module(HIDDEN_GROUPS[name]).app
 
 
 def _app_of(loaded: Container[str]) -> typer.Typer:
@@ -87,6 +112,9 @@ def _app_of(loaded: Container[str]) -> typer.Typer:
     for name, (module, text) in GROUPS.items():
         group = import_module(module).app if name in loaded else typer.Typer(help=text, callback=_nothing)
         app.add_typer(group, name=name)
+    for name in HIDDEN_GROUPS:
+        if name in loaded:
+            app.add_typer(hidden_app(name), name=name, hidden=True)
     return app
 
 
@@ -123,12 +151,19 @@ def run(arguments: Sequence[str]) -> int:
         completion_init()
         app = whole_app()
     else:
-        arguments = arguments or ["--help"]
+        try:
+            arguments = translated(arguments or ["--help"], [*GROUPS, *COMMANDS, *HIDDEN_GROUPS])
+        except (NotOfferedError, MeshhostError) as error:
+            return run_guarded(lambda error=error: _fail(error))  # type: ignore[misc]
         app = _app_of(_named_first(arguments))
     command = typer.main.get_command(app)
     convert_lazily(command)
     _say_whole_sentences(command)
     return run_guarded(lambda: command.main(args=list(arguments), prog_name="meshhost", standalone_mode=False))
+
+
+def _fail(error: Exception) -> None:
+    raise error
 
 
 def _say_whole_sentences(command: Any) -> None:

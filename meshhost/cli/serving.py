@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 # New containers until the youngest are looked through, and collections of one generation until one of the next. By default
 # (700, 10, 10) what a request needs counts as old before it is answered, and a quarter more of what is old makes a full
-# collection: one a minute, which with 6,000 participants holds everybody up for more than a second.
+# collection, which with 6,000 participants holds everybody up for about a second.
 _COLLECTING = (10_000, 10, 20)
 _SWITCH_SECONDS = 0.0005
 

@@ -89,20 +89,23 @@ class Meter:
         try:
             yield reader
         finally:
-            tokens = reader.tokens()
-            spent = tokens or Tokens(0, 0, 0)
-            self._add(
-                self._key(caller, model or reader.model),
-                UsageCounts(
-                    requests=1,
-                    input_tokens=spent.input,
-                    cached_tokens=spent.cached,
-                    output_tokens=spent.output,
-                    seconds=self._clock.monotonic() - begin,
-                    unmeasured=int(tokens is None),
-                    cache_write_tokens=spent.cache_write,
-                ),
-            )
+            self.count(caller, model or reader.model, reader.tokens(), self._clock.monotonic() - begin)
+
+    def count(self, caller: Caller, model: str, tokens: Tokens | None, seconds: float) -> None:
+        """Count one request that has ended; `tokens` is None when its answer named none."""
+        spent = tokens or Tokens(0, 0, 0)
+        self._add(
+            self._key(caller, model),
+            UsageCounts(
+                requests=1,
+                input_tokens=spent.input,
+                cached_tokens=spent.cached,
+                output_tokens=spent.output,
+                seconds=seconds,
+                unmeasured=int(tokens is None),
+                cache_write_tokens=spent.cache_write,
+            ),
+        )
 
     def pending(self) -> Mapping[UsageKey, UsageCounts]:
         """Return the sums that are not in the store yet."""

@@ -34,6 +34,7 @@ _ID = r"[A-Za-z0-9_-]{1,256}"
 _OPERATIONS: Mapping[str, frozenset[str]] = {
     "models": frozenset({"GET"}),
     r"models/[A-Za-z0-9_~:@./-]{1,256}": frozenset({"GET"}),
+    "realtime": frozenset({"GET"}),
     "responses": frozenset({"POST"}),
     rf"responses/{_ID}": frozenset({"GET", "DELETE"}),
     rf"responses/{_ID}/cancel": frozenset({"POST"}),

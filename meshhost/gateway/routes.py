@@ -32,6 +32,7 @@ from meshhost.gateway.operations import (
     read_body,
 )
 from meshhost.gateway.provider import Caller, ProviderTable
+from meshhost.gateway.realtime import CheckCaller, RealtimeLimits, RealtimeSessions
 from meshhost.gateway.tokens import Tokens
 from meshhost.protocol.json_values import has_few_parts
 
@@ -67,15 +68,21 @@ def add_gateway_routes(
     max_body_bytes: int = MAX_BODY_BYTES,
     hold: Hold = _uncounted,
     trace: TraceCall = _untraced,
+    check: CheckCaller | None = None,
+    realtime: RealtimeLimits | None = None,
 ) -> None:
     """Serve `/rooms/{room}/v1/{path}` for the operations that `operations.py` lists.
 
     `authenticate` returns the caller, or raises TokenError (answered with 401), AccessDeniedError (403) or QuotaExceededError
     (429). `max_body_bytes` bounds a request's body. `hold` counts it as bytes in flight of the tenant until the answer is sent,
     and yields the request to read it from; it raises TooLargeError (413) or QuotaExceededError. `trace` notes requests of
-    recorded traces. The caller of this function stops `providers` and `meter`.
+    recorded traces. `check` is asked again and again during a realtime session whether its caller may go on; it raises as
+    `authenticate`, which is asked without it. `realtime` bounds these sessions. The caller of this function stops `providers`
+    and `meter`.
     """
-    gateway = _Gateway(providers, authenticate, meter, max_body_bytes, hold, trace)
+    sessions = RealtimeSessions(meter=meter, check=check or authenticate, limits=realtime)
+    gateway = _Gateway(providers, authenticate, meter, max_body_bytes, hold, trace, sessions)
+    app.on_shutdown.append(lambda _: sessions.close())
     app.router.add_route("*", "/rooms/{room}/v1/{path:.*}", gateway.handle)
 
 
@@ -88,7 +95,9 @@ class _Gateway:
         max_body: int,
         hold: Hold,
         trace: TraceCall,
+        sessions: RealtimeSessions,
     ) -> None:
+        self._sessions = sessions
         self._providers = providers
         self._authenticate = authenticate
         self._meter = meter
@@ -121,8 +130,29 @@ class _Gateway:
             return _not_offered(error)
         if request.method == "GET" and path == "models":
             return await self._list_models()
+        if path == "realtime":
+            return await self._answer_realtime(request, caller)
         async with self._hold(request, caller.tenant, self._max_body) as held:
             return await self._answer_held(held, path, caller)
+
+    async def _answer_realtime(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Serve a realtime session. What passes on to the provider of its address is the model, and nothing else."""
+        model = request.query.get("model", "")
+        if not model:
+            return error_response(400, "model: expected the name of a realtime model", type="invalid_request_error")
+        end, status = self._trace(request, caller, model), None
+        try:
+            provider = await self._providers.pick(model)
+            response = await self._sessions.handle(request, provider, model, caller)
+            status = response.status
+        except NotFoundError as error:
+            response = error_response(404, str(error), type="invalid_request_error", code="model_not_found")
+        except (SettingsError, LLMError) as error:
+            response = error_response(503, str(error), type="provider_not_ready")
+        finally:
+            if end is not None:
+                end(status, None)
+        return response
 
     async def _answer_held(self, request: web.Request, path: str, caller: Caller) -> web.StreamResponse:
         try:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from meshhost.gateway.http import json_object
 from meshhost.llm.sse import DataLines
 
-__all__ = ["TokenReader", "Tokens"]
+__all__ = ["TokenReader", "Tokens", "tokens_of"]
 
 # Bytes kept of one line or one whole document; the usage of a longer one is not read.
 _MAX_DOCUMENT = 1024 * 1024
@@ -66,11 +66,13 @@ class TokenReader:
         self.model = model if isinstance(model, str) else self.model
         usage = found.get("usage") or (response.get("usage") if isinstance(response, dict) else None)
         if isinstance(usage, dict):
-            self._tokens = _later(self._tokens, usage) if found.get("type") in _PARTS else _tokens_of(usage)
+            self._tokens = _later(self._tokens, usage) if found.get("type") in _PARTS else tokens_of(usage)
 
 
-def _tokens_of(usage: Mapping[str, Any]) -> Tokens:
-    details = usage.get("input_tokens_details") or usage.get("prompt_tokens_details")
+def tokens_of(usage: Mapping[str, Any]) -> Tokens:
+    """The counts in the `usage` object of any of the APIs."""
+    names = ("input_tokens_details", "prompt_tokens_details", "input_token_details")
+    details = next((found for name in names if (found := usage.get(name))), None)
     if not isinstance(details, dict):
         details = {}
     # The Messages API counts neither what it read from its cache nor what it wrote there as input.
@@ -84,7 +86,7 @@ def _tokens_of(usage: Mapping[str, Any]) -> Tokens:
 
 
 def _later(before: Tokens | None, usage: Mapping[str, Any]) -> Tokens:
-    now = _tokens_of(usage)
+    now = tokens_of(usage)
     return now if before is None else Tokens(*map(max, before, now))
 
 

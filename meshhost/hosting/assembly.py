@@ -4,9 +4,9 @@
 a part must call a later one, the later part adds itself to a list of observers. `start` starts them on an exit stack, so that a
 start that fails half-way and a stop undo exactly what was done. `ServiceHost` is the public face in front of it.
 
-Start: ledger, health server, HTTP server, process pool, watchdog, background tasks, agents of the ledger; then the intake
-opens. Stop: the intake closes and all agents are drained while everything still runs; then the parts stop in reverse, the
-ledger last.
+Start: ledger, health server, HTTP server, link to a room server, process pool, watchdog, background tasks, agents of the
+ledger; then the intake opens. Stop: the intake closes and all agents are drained while everything still runs; then the parts
+stop in reverse, the ledger last.
 
 Tasks of a host in its event loop: one per agent (supervision), one per agent in a task (its code), one or two per agent in a
 process (following it); "tenancy" (once a second), "start-up" (waits for the first process), "drain" (of an operator), those of
@@ -38,6 +38,7 @@ from meshhost.hosting.calls.route import Route, Routes
 from meshhost.hosting.draining import HostDrain
 from meshhost.hosting.http.admin import AdminGuard, AdminRoutes
 from meshhost.hosting.http.routes import HostRoutes, http_logger
+from meshhost.hosting.linking import HostLink, LinkTo
 from meshhost.hosting.observe.health import Health, HealthServer
 from meshhost.hosting.observe.load import LoadMeter
 from meshhost.hosting.observe.metrics import HostMetrics
@@ -45,6 +46,7 @@ from meshhost.hosting.observe.process_metrics import ProcessMetrics
 from meshhost.hosting.observe.recent_logs import RecentLogs
 from meshhost.hosting.observe.watchdog import LoopWatchdog
 from meshhost.hosting.options import HostOptions
+from meshhost.hosting.processes.interpreter import hide_api_key
 from meshhost.hosting.processes.pool import ProcessPool
 from meshhost.hosting.processes.supervised import process_child
 from meshhost.hosting.startup import StartUp
@@ -145,7 +147,25 @@ class HostAssembly:
             admin=self.admin,
             body_seconds=options.body_seconds,
         )
+        self.link = None if options.link is None else self._link_to(options.link)
         self._connect()
+
+    def _link_to(self, to: LinkTo) -> HostLink:
+        link = HostLink(
+            to,
+            name=self.options.name,
+            max_agents=self.options.max_agents,
+            routes=self.routes,
+            intake=self.intake,
+            agents=self.agents,
+            live=lambda: self.supervisor.count,
+            load=lambda: self.tenancy.load.load,
+            startup=self.startup,
+            metrics=self.metrics,
+        )
+        self.agents.protocol_for = link.protocol_for
+        hide_api_key()
+        return link
 
     def _connect(self) -> None:
         """Add the observers, whose parts are all there now."""
@@ -167,7 +187,8 @@ class HostAssembly:
     async def start(self) -> None:
         """Start all parts, and the agents of the ledger. Raises SettingsError; then nothing runs."""
         contain_exits(asyncio.get_running_loop())
-        self.guard.explain()
+        if self.options.listens:
+            self.guard.explain()
         if needs_pool := bool(self.routes.process_paths()):
             self.pool.check_program()
         async with AsyncExitStack() as stack:
@@ -175,7 +196,11 @@ class HostAssembly:
             stack.callback(self.logs.detach)
             entries = await self._open_ledger(stack)
             self._start_health_server(stack)
-            await self._listen(stack)
+            if self.options.listens:
+                await self._listen(stack)
+            if self.link is not None:
+                self.link.start()
+                stack.push_async_callback(self.link.stop)
             stack.push_async_callback(self.pool.close)
             if needs_pool:
                 self.pool.open()

@@ -8,6 +8,7 @@ The last group of fields has no argument and no variable: times that only tests 
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
 from meshhost.hosting.agents.life import STOP_SECONDS
 from meshhost.hosting.http.routes import BODY_SECONDS
+from meshhost.hosting.linking import LinkTo
 from meshhost.hosting.observe.load import LoadLimits
 from meshhost.hosting.processes.options import ProcessOptions
 from meshhost.hosting.tenants.quarantine import QuarantinePolicy
@@ -32,6 +34,7 @@ __all__ = ["HostOptions", "OnBlock"]
 OnBlock = Literal["report", "isolate"]
 
 _MAX_PORT = 65535
+_LINKED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,9 @@ class HostOptions:
     live_seconds: float = 30.0
     start_seconds: float = 60.0
     edge: EdgeLimits = field(default_factory=EdgeLimits)
+    # Set: the host dials in there; without `listens` nobody can call it otherwise.
+    link: LinkTo | None = None
+    listens: bool = True
 
     cleanup_seconds: float = CLEANUP_SECONDS
     stop_seconds: float = STOP_SECONDS
@@ -82,6 +88,8 @@ class HostOptions:
         self._check_number("drain_seconds", whole=False, least=0)
         if self.on_block not in ("report", "isolate"):
             raise SettingsError(f"on_block: expected report or isolate, not {self.on_block!r}")
+        if self.link is not None and not _LINKED_NAME.fullmatch(self.name):
+            raise SettingsError(f"name: a host that dials in has letters, digits, - and _ in it, not {self.name!r}")
         if isinstance(self.allowed_room_urls, str):
             raise SettingsError("allowed_room_urls: expected a list of URLs, not one text")
 
@@ -115,8 +123,13 @@ class HostOptions:
         admin_key: str | None = None,
         webhook_secrets: Mapping[str, str] | None = None,
         health_port: int | None = None,
+        room_server: str | None = None,
+        api_key: str | None = None,
+        rooms: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> "HostOptions":
         """The arguments of `ServiceHost`, with the settings for those that are None."""
+        link = _link(room_server, api_key, rooms, labels, settings)
         return cls(
             name=name or "meshhost-service",
             host=host or settings.host or "127.0.0.1",
@@ -142,6 +155,8 @@ class HostOptions:
             live_seconds=settings.live_seconds,
             start_seconds=settings.start_seconds,
             edge=settings.edge,
+            link=link,
+            listens=link is None or port is not None or settings.port is not None,
         )
 
 
@@ -183,6 +198,35 @@ def _default_quota(settings: Settings) -> TenantQuota:
         max_waiting=settings.tenant_max_waiting,
         memory_mb=settings.tenant_memory_mb,
     )
+
+
+def _link(
+    room_server: str | None,
+    api_key: str | None,
+    rooms: Sequence[str] | None,
+    labels: Mapping[str, str] | None,
+    settings: Settings,
+) -> LinkTo | None:
+    url = _first(room_server, settings.room_server)
+    if not url:  # an empty argument turns the link of the environment off
+        return None
+    return LinkTo(
+        url,
+        _secret(api_key, settings.api_key) or "",
+        rooms=_listed(settings.link_rooms) if rooms is None else rooms,
+        labels=_labels(settings.labels) if labels is None else dict(labels),
+    )
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _labels(text: str | None) -> dict[str, str]:
+    pairs = [part.partition("=") for part in _listed(text)]
+    if any(not equals or not name.strip() for name, equals, _ in pairs):
+        raise SettingsError(f"MESHHOST_LABELS: expected name=value pairs separated by commas, not {text!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _ledger_path(given: str | Path | None, settings: Settings) -> Path | None:

@@ -15,7 +15,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ from meshhost.supervision.drain import DrainReport
 from meshhost.supervision.policy import RestartPolicy
 from meshhost.tasks import Won, first_of
 
-__all__ = ["USUAL_PORT", "ServiceHost"]
+__all__ = ["USUAL_PORT", "ServiceHost", "ServicePath"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,38 @@ Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 # How long threads may take to end after a drain that used up its time.
 _THREAD_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePath:
+    """A path as MeshAgent programs append it to `ServiceHost.paths`; `add_path` says more."""
+
+    path: str
+    cls: Callable[..., Any]
+    identity: str | None = None
+    permissions: ApiScope | None = None
+
+
+class _Paths(Sequence[ServicePath]):
+    """The paths of a host. What is appended is bound as by `add_path`."""
+
+    def __init__(self, host: "ServiceHost") -> None:
+        self._host = host
+        self._paths: list[ServicePath] = []
+
+    def append(self, path: ServicePath) -> None:
+        """Bind a path. Raises SettingsError as `add_path` does."""
+        self._host.add_path(path.path, cls=path.cls, identity=path.identity, permissions=path.permissions)
+
+    def note(self, path: ServicePath) -> None:
+        """Remember a path that was bound."""
+        self._paths.append(path)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._paths[index]
 
 
 class ServiceHost:
@@ -78,6 +110,12 @@ class ServiceHost:
     `admin_key` (default MESHHOST_ADMIN_KEY) protects the operator's routes; without one they answer this machine only.
     `health_port` (default MESHHOST_HEALTH_PORT; 0 for none) answers /livez and /readyz also while the event loop is blocked.
 
+    With a `room_server` (default MESHHOST_ROOM_SERVER) the host dials in there with an `api_key` (default MESHHOST_API_KEY) and
+    is called over this link: it needs no address that others can reach and no webhook secret, and listens only if a port is
+    set. Its agents take part over the link, but for those in processes. They are called into the `rooms` of these names or
+    patterns (default MESHHOST_LINK_ROOMS), and into those that the room server's configuration names; `labels` (default
+    MESHHOST_LABELS) are what services there may require.
+
     Raises SettingsError for an argument or variable that is wrong.
     """
 
@@ -101,11 +139,15 @@ class ServiceHost:
         admin_key: str | None = None,
         webhook_secrets: Mapping[str, str] | None = None,
         health_port: int | None = None,
+        room_server: str | None = None,
+        api_key: str | None = None,
+        rooms: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         settings = read_settings()
         if current_role() is not None:
             # This process runs an agent, whose code must not find here what the host is operated with.
-            webhook_secret, webhook_secrets, admin_key = "", None, ""
+            webhook_secret, webhook_secrets, admin_key, room_server, api_key = "", None, "", "", ""
         self._options = HostOptions.merged(
             settings,
             host=host,
@@ -125,12 +167,22 @@ class ServiceHost:
             admin_key=admin_key,
             webhook_secrets=webhook_secrets,
             health_port=health_port,
+            room_server=room_server,
+            api_key=api_key,
+            rooms=rooms,
+            labels=labels,
         )
-        self._is_usual_port = port is None and settings.port is None
+        self._is_usual_port = port is None and settings.port is None and self._options.listens
         self._routes = Routes()
+        self.paths = _Paths(self)
         self._hooks: list[Callable[[], Any]] = []
         self._is_started = False
         self._parts = HostAssembly(self._options, self._routes, self.get_service_spec)
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the link to the room server is up now; False for a host that does not dial in."""
+        return self._parts.link is not None and self._parts.link.is_connected
 
     def __repr__(self) -> str:
         return f"<ServiceHost {self._options.host}:{self.port} paths={list(self._routes)} agents={len(self.agents)}>"
@@ -234,6 +286,7 @@ class ServiceHost:
                 drain_seconds=self._options.drain_seconds if drain_seconds is None else drain_seconds,
             )
         )
+        self.paths.note(ServicePath(path, cls, identity, permissions))
 
     def get_service_spec(self, *, image: str = "") -> dict[str, Any]:
         """The service description: paths, identities and what the agents may do."""
@@ -287,6 +340,8 @@ class ServiceHost:
             except SettingsError as error:
                 # A mistake of the operator, not of the code: a traceback through asyncio would hide the one useful line.
                 raise SystemExit(f"meshhost: {error}") from None
+            if self._parts.link is not None and not self._options.listens:
+                self._print_line(f"service host dials in at {self._parts.link.url}, with {self._shown_paths()}")
             if self._is_usual_port:
                 # Where the port was chosen by a setting, as by `meshhost service run`, the address is known.
                 self._print_address()
@@ -314,10 +369,15 @@ class ServiceHost:
     def _print_address(self) -> None:
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
         taken = "" if self.port == USUAL_PORT else f" (port {USUAL_PORT} is taken)"
-        paths = ", ".join(self._routes) or "no path yet"
-        line = f"meshhost: service host listens at http://{host}:{self.port}{taken}, with {paths}\n"
+        self._print_line(f"service host listens at http://{host}:{self.port}{taken}, with {self._shown_paths()}")
+
+    def _shown_paths(self) -> str:
+        return ", ".join(self._routes) or "no path yet"
+
+    @staticmethod
+    def _print_line(text: str) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed stream is no reason not to serve
-            sys.stderr.write(line)
+            sys.stderr.write(f"meshhost: {text}\n")
             sys.stderr.flush()
 
     def _longest_drain(self) -> float:

@@ -198,7 +198,7 @@ class Relay:
             try:
                 self._client = await self._stack.enter_async_context(_connected(self._server))
             except aiosmtplib.SMTPResponseException as error:
-                # The server refuses us, whoever writes: that is not for good.
+                # The server refuses us, not this sender or mail: that is not for good.
                 text = _text(f"the next server refuses us: {error.message}")
                 return Outcome(recipient, "deferred", 451, text)
             await self._client.mail(self._mail_from, encoding="utf-8")

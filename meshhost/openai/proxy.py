@@ -1,18 +1,16 @@
 """An OpenAI client for the room's gateway: its URL follows from the room's URL, its key is the participant token."""
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from openai import AsyncOpenAI, Timeout
 
-from meshhost.errors import SettingsError
+from meshhost.room.gateway import gateway_url
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient
 
 __all__ = ["gateway_url", "get_client", "open_client"]
 
-_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 # Seconds. `read` bounds the wait for the next bytes, not for the whole answer: a model may take long to think.
 _TIMEOUT = Timeout(connect=10.0, read=120.0, write=30.0, pool=10.0)
 
@@ -31,11 +29,3 @@ def open_client(base_url: str, api_key: str | None, headers: dict[str, str] | No
     return AsyncOpenAI(
         base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=_TIMEOUT, default_headers=headers
     )
-
-
-def gateway_url(room_url: str) -> str:
-    """Return the address of the gateway of the room at `room_url`. Raises SettingsError."""
-    parts = urlsplit(room_url)
-    if parts.scheme not in _SCHEMES or not parts.netloc:
-        raise SettingsError("the room's address must be a ws, wss, http or https URL")
-    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, f"{parts.path.rstrip('/')}/v1", "", ""))

@@ -29,6 +29,7 @@ class Resource(StrEnum):
     STORED_BYTES = "stored_bytes"
     FILES = "files"
     DOCUMENTS = "documents"
+    TABLES = "tables"
     KEYS = "keys"
     UPLOADS = "uploads"
 
@@ -48,9 +49,10 @@ _TEXTS: Mapping[Resource, tuple[str, str]] = {
     Resource.AGENTS: ("agents may be connected, over all hosts", "stop some"),
     Resource.QUEUES: ("queues may exist", "delete some"),
     Resource.MESSAGES: ("messages may be kept in queues, dead ones included", "let workers take some, or purge some"),
-    Resource.STORED_BYTES: ("bytes of files may be stored", "delete some files"),
+    Resource.STORED_BYTES: ("bytes of files and tables may be stored", "delete some files or rows"),
     Resource.FILES: ("files may be stored", "delete some"),
     Resource.DOCUMENTS: ("documents may exist", "delete some"),
+    Resource.TABLES: ("tables may exist", "drop some"),
     Resource.KEYS: ("API keys may exist", "revoke some"),
     Resource.UPLOADS: ("uploads may be in progress", "finish some"),
 }
@@ -74,6 +76,7 @@ class ServerQuota:
     max_stored_bytes: int | None = None
     max_files: int | None = None
     max_documents: int | None = 100_000
+    max_tables: int | None = 1_000
     max_keys: int | None = 1_000
     max_uploads: int | None = 1_000
     max_in_flight_bytes: int | None = 128 * 1024 * 1024

@@ -45,7 +45,9 @@ from meshhost.transport.base import ClientProtocol
 
 if TYPE_CHECKING:
     from meshhost.room.services.agents import AgentsClient
+    from meshhost.room.services.database import DatabaseClient
     from meshhost.room.services.developer import DeveloperClient
+    from meshhost.room.services.livekit import LivekitClient
     from meshhost.room.services.log_lines import LogLinesClient
     from meshhost.room.services.messaging import MessagingClient
     from meshhost.room.services.queues import QueuesClient
@@ -116,9 +118,11 @@ class RoomClient:
         self._storage: StorageClient | None = None
         self._agents: AgentsClient | None = None
         self._developer: DeveloperClient | None = None
+        self._livekit: LivekitClient | None = None
         self._sync: SyncClient | None = None
         self._traces: TracesClient | None = None
         self._log_lines: LogLinesClient | None = None
+        self._database: DatabaseClient | None = None
 
     def __repr__(self) -> str:
         return f"<RoomClient {self.state.value} {self._keeper.session!r}>"
@@ -170,6 +174,15 @@ class RoomClient:
         return self._storage
 
     @property
+    def database(self) -> DatabaseClient:
+        """Tables."""
+        if self._database is None:
+            from meshhost.room.services.database import DatabaseClient
+
+            self._database = DatabaseClient(room=self)
+        return self._database
+
+    @property
     def agents(self) -> AgentsClient:
         """The registry of agents and tools: find, use and offer them."""
         if self._agents is None:
@@ -186,6 +199,15 @@ class RoomClient:
 
             self._developer = DeveloperClient(room=self)
         return self._developer
+
+    @property
+    def livekit(self) -> LivekitClient:
+        """Voice sessions on a LiveKit server."""
+        if self._livekit is None:
+            from meshhost.room.services.livekit import LivekitClient
+
+            self._livekit = LivekitClient(room=self)
+        return self._livekit
 
     @property
     def sync(self) -> SyncClient:
@@ -283,7 +305,7 @@ class RoomClient:
     def forget(self) -> None:
         """Break the reference cycles of this closed client: its memory is freed at once, not by a rare full collection."""
         self._queues = self._messaging = self._storage = self._agents = self._developer = self._sync = None
-        self._traces = self._log_lines = None
+        self._traces = self._log_lines = self._livekit = self._database = None
         self._handlers.clear()
         self._restorers.clear()
         self._events.close()

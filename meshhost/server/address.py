@@ -25,11 +25,18 @@ class Address:
     @property
     def url(self) -> str:
         """The REST address: the public URL, or the address listened on. Without a slash at the end."""
-        if self._public_url is not None:
-            return self._public_url.rstrip("/")
+        return self.local_url if self._public_url is None else self._public_url.rstrip("/")
+
+    @property
+    def local_url(self) -> str:
+        """The address listened on, for programs of this machine."""
         host = _SHOWN.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         return f"http://{host}:{self.port}"
 
     def room_url(self, room_name: str) -> str:
         """The WebSocket URL of a room."""
         return f"ws{self.url.removeprefix('http')}/rooms/{quote(room_name)}"
+
+    def local_room_url(self, room_name: str) -> str:
+        """The WebSocket URL of a room, for programs of this machine."""
+        return f"ws{self.local_url.removeprefix('http')}/rooms/{quote(room_name)}"

@@ -24,11 +24,16 @@ from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.in_flight import InFlight
 from meshhost.quotas.rates import TenantRates
 from meshhost.server.address import Address
+from meshhost.server.calling.built_in import BuiltInCaller
 from meshhost.server.calling.caller import ServiceCaller
+from meshhost.server.calling.linked import LinkedHosts
 from meshhost.server.calling.service import CallingService
 from meshhost.server.calling.webhooks import WebhookSender
-from meshhost.server.config import ServerConfig
+from meshhost.server.config import ConfiguredService, ServerConfig
+from meshhost.server.configured.assembly import Configured
+from meshhost.server.configured.secrets import Secrets
 from meshhost.server.core.directory import RoomDirectory
+from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.ownership import CountedOwnership, RoomOwnership
 from meshhost.server.core.service import RoomService, ServiceSet
 from meshhost.server.data.deletion import Deletions
@@ -38,6 +43,9 @@ from meshhost.server.data.kept import Kept
 from meshhost.server.http.access import Access
 from meshhost.server.http.archives import ArchiveRoutes
 from meshhost.server.http.bodies import BodyReader
+from meshhost.server.http.configured.secrets import SecretRoutes
+from meshhost.server.http.configured.services import ServiceRoutes
+from meshhost.server.http.configured.webhooks import WebhookRoutes
 from meshhost.server.http.errors import errors_as_json
 from meshhost.server.http.files import FileRoutes
 from meshhost.server.http.health import HealthRoutes
@@ -53,6 +61,8 @@ from meshhost.server.http.triggers.messages import MessageRoutes
 from meshhost.server.http.triggers.scheduled_tasks import ScheduledTaskRoutes
 from meshhost.server.http.triggers.schedules import ScheduleRoutes
 from meshhost.server.http.usage import UsageRoutes
+from meshhost.server.joining import Joining
+from meshhost.server.links.routes import LinkRoutes
 from meshhost.server.mail.listener import MailPorts
 from meshhost.server.mcp.oauth import OAuthRoutes, room_of_resource
 from meshhost.server.mcp.routes import MAX_BODY_BYTES, McpRoutes
@@ -63,10 +73,12 @@ from meshhost.server.services.agents.service import AgentsService
 from meshhost.server.services.bodies.transfer import BodyTransfer
 from meshhost.server.services.developer import DeveloperService
 from meshhost.server.services.documents.service import MAX_DOCUMENT_BYTES, DocumentsService
+from meshhost.server.services.livekit import LivekitService
 from meshhost.server.services.messaging import MessagingService
 from meshhost.server.services.queues import QueuesService
 from meshhost.server.services.schedules import SchedulingService
 from meshhost.server.services.storage.service import StorageService
+from meshhost.server.services.tables.service import TablesService
 from meshhost.server.services.work import WorkService
 from meshhost.server.studio.codes import OneTimeCodes
 from meshhost.server.studio.events import EventRoutes
@@ -83,15 +95,18 @@ from meshhost.server.traces.gateway import GatewayTraces
 from meshhost.server.traces.messages import MessageTraces, trace_messages
 from meshhost.server.traces.recorder import TraceRecorder
 from meshhost.server.traces.service import TracesService
+from meshhost.server.voice.routes import VoiceRoutes
 from meshhost.server.waking import Waking
 from meshhost.server.wire.dialect import Dialect, Dialects
 from meshhost.server.wire.sdk056 import SDK_056
 from meshhost.server.wire.sdk06 import SDK_06
+from meshhost.stores.configuration.contract import ConfigurationStore
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 from meshhost.tenant_names import TenantLabels
 from meshhost.triggers.hooks import Hooks
 from meshhost.triggers.mailboxes import Mailboxes
@@ -116,7 +131,10 @@ class Engines:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
+    configuration: ConfigurationStore
+    secrets: Secrets
     traces: TraceStore | None = None
+    tables: TableStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +159,9 @@ class Parts:
     in_flight: InFlight
     mail: MailPorts
     traces: MessageTraces
+    configured: Configured
+    linked: LinkedHosts
+    links: LinkRoutes
 
 
 def assemble(
@@ -173,8 +194,15 @@ def assemble(
     metrics.register(meter)
     engines.queues.observers.append(meter)
     files = FileRoutes(engines.files, access, address)
+
+    def call_stored(services: Sequence[ConfiguredService]) -> None:
+        all_services.find(CallingService).replace_stored(services, directory.rooms)
+
+    configured = Configured(config, engines.configuration, engines.secrets, sender, on_services=call_stored)
+    linked = LinkedHosts()
     caller = ServiceCaller(
         sender,
+        tenant_calls=configured,
         services=config.services,
         times=config.call_times,
         key_for=access.key_for,
@@ -182,7 +210,17 @@ def assemble(
         call_secret=config.webhook_secret,
         count=metrics.count_call,
         return_seconds=config.return_seconds,
+        linked=linked,
     )
+    built_ins = None
+    if config.built_ins is not None:
+        built_ins = BuiltInCaller(
+            sender,
+            hosts=config.built_ins,
+            key_for=access.key_for,
+            local_room_url=address.local_room_url,
+            count=metrics.count_call,
+        )
     waking = Waking(engines.identity)
     transfer = BodyTransfer(engines.queues, counts=engines.counts)
     queues = QueuesService(
@@ -205,7 +243,8 @@ def assemble(
             messaging,
             queues,
             transfer,
-            *_room_services(config, engines, files, caller, waking, log),
+            *_room_services(config, engines, files, caller, waking, log, built_ins),
+            *([] if engines.tables is None else [TablesService(engines.tables, counts=engines.counts)]),
             WorkService(
                 engines.queues,
                 linger_seconds=config.linger_seconds,
@@ -221,6 +260,7 @@ def assemble(
                 webhook_urls=config.webhook_urls,
                 webhook_secret=config.webhook_secret,
                 dismiss=messaging.dismiss,
+                on_event=configured.deliveries.send,
             ),
             *services,
         ]
@@ -247,7 +287,9 @@ def assemble(
         engines.meter,
         engines.counts,
         engines.triggers,
+        engines.configuration,
         traces,
+        engines.tables,
     )
     deletions = Deletions(kept, directory)
     engines.identity.on_closed(deletions.end_rooms)
@@ -255,9 +297,8 @@ def assemble(
     imports = Imports(kept, directory, exports)
     in_flight = InFlight(config.max_in_flight_bytes, engines.identity.quota_of)
     metrics.show_in_flight(lambda: in_flight.total)
-    sockets = RoomSockets(
+    joining = Joining(
         config,
-        access=access,
         directory=directory,
         dialects=Dialects([*dialects, SDK_056, SDK_06]),
         operations=all_services.operations(),
@@ -267,9 +308,16 @@ def assemble(
         rates=rates,
         in_flight=in_flight,
     )
+    sockets = RoomSockets(config, access=access, joining=joining)
+    links = LinkRoutes(config.links, access, joining, linked)
+    engines.identity.on_revoked(links.end_of_keys)
+    engines.identity.on_closed(links.end_of_tenants)
+    calling = all_services.find(CallingService)
+    linked.on_change = lambda: calling.linked_changed(directory)
     app = web.Application(middlewares=[errors_as_json, refuse_compressed])
     watch_requests(app)
     sockets.add_to(app)
+    links.add_to(app)
     files.add_to(app)
     series = QueueSeries(engines.queues.stats)
     engines.queues.observers.append(series)
@@ -280,6 +328,9 @@ def assemble(
         app
     )  # before REST, whose last route answers everything else
     ScheduledTaskRoutes(access, schedules, rest.project).add_to(app)
+    SecretRoutes(access, configured.secrets, rest.project).add_to(app)
+    ServiceRoutes(access, configured.services, rest.project).add_to(app)
+    WebhookRoutes(access, configured.webhooks, rest.project).add_to(app)
     mailboxes = Mailboxes(engines.triggers, engines.queues, domains=config.mail.domains, **checks)
     MailboxRoutes(access, mailboxes, rest.project).add_to(app)
     mail = MailPorts(config.mail, mailboxes, login=access.token_holder, rates=rates, metrics=metrics)
@@ -309,6 +360,9 @@ def assemble(
         count_mcp=metrics.count_mcp,
         has_login=config.has_login,
     ).add_to(app)
+    # Each message of a call counts as a request of its tenant, as those of participants do.
+    talking = Dispatcher(messaging.operations(), count=metrics.count_request, rates=rates)
+    VoiceRoutes(access, directory, talking, engines.counts, rates).add_to(app)
     hooks = Hooks(engines.triggers, engines.queues, **checks)
     HookRoutes(access, hooks, address, bodies, rates=rates).add_to(app)
     TenantRoutes(access, deletions, directory, engines.counts).add_to(app)
@@ -338,6 +392,7 @@ def assemble(
         meter=engines.meter,
         hold=bodies.held,
         trace=GatewayTraces(traces).begin,
+        check=access.check_gateway_caller,
     )
     return Parts(
         app,
@@ -358,11 +413,20 @@ def assemble(
         in_flight,
         mail,
         message_traces,
+        configured,
+        linked,
+        links,
     )
 
 
 def _room_services(
-    config: ServerConfig, engines: Engines, files: FileRoutes, caller: ServiceCaller, waking: Waking, log: RoomLog
+    config: ServerConfig,
+    engines: Engines,
+    files: FileRoutes,
+    caller: ServiceCaller,
+    waking: Waking,
+    log: RoomLog,
+    built_ins: BuiltInCaller | None,
 ) -> Sequence[RoomService]:
     """The other services of every room."""
     max_payload = config.limits.message_bytes - _ENVELOPE_BYTES
@@ -380,8 +444,10 @@ def _room_services(
             call_out=caller.call_out,
             is_coming=caller.is_coming,
             need=waking.need,
+            bring=None if built_ins is None else built_ins.bring,
         ),
         DeveloperService(on_entry=log.keep_entry, on_line=log.keep_line),
+        LivekitService(config.livekit),
         # Updates travel as base64, which takes four bytes for three.
         DocumentsService(
             engines.documents,

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from meshhost.edge.limits import EdgeLimits
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.roles import Role
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.mail.delivery import SmtpServer
 from meshhost.mail.signing import DkimKey
 from meshhost.protocol.frames import Limits
@@ -21,19 +22,40 @@ from meshhost.tenant_names import TenantLabel
 
 __all__ = [
     "MAX_HEADER_BYTES",
+    "BuiltInHosts",
     "CallTimes",
+    "CalledAt",
     "ConfiguredService",
+    "LinkConfig",
+    "LivekitConfig",
     "MailConfig",
     "OidcConfig",
     "OidcRole",
+    "SecretUse",
     "ServerConfig",
     "ServicePath",
 ]
 
 MAX_HEADER_BYTES = 1024 * 1024
 """The JSON header of a message from a participant: what is larger belongs in the payload, or in a file."""
+_LIVEKIT_NAMES = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 # What a connection may hold beside one message of the largest size, in each direction.
 _BESIDE_A_MESSAGE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CalledAt:
+    """The address of a host, and the secret that its calls are signed with."""
+
+    url: str
+    secret: str = field(repr=False)
+
+
+class BuiltInHosts(Protocol):
+    """Keeps a host running that serves the built-in agents."""
+
+    async def address(self, *, but: CalledAt | None = None) -> CalledAt:
+        """Where it is, started if need be; not at `but`, which has just failed. Raises ToolError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +69,38 @@ class ServicePath:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretUse:
+    """A secret of a tenant, by name or id, whose value is used: one of its members, or all of them under their own names.
+
+    `variable` is the name under which one is given; the member is the one of this name, or the only one.
+    """
+
+    secret: str
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """Links of hosts that dial in. A lost one may come back within `resume_seconds`; a tenant has at most `max_per_tenant`.
+
+    A link that is silent for `heartbeat_seconds` is asked for a sign of life, and ended after half of that time more.
+    """
+
+    resume_seconds: float = 15.0
+    max_per_tenant: int = 100
+    heartbeat_seconds: float = 10.0
+    call_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class ConfiguredService:
     """A service host whose agents are called into every room whose name matches `rooms`, a shell pattern.
 
-    `other_urls` are hosts of the same program, which are called when the one before fails.
+    `other_urls` are hosts of the same program, which are called when the one before fails. A `url` such as `link://NAME` stands
+    for all hosts that dialled in under this name and have the labels that it `requires`. One of the operator's is for all
+    tenants; one of a `tenant` is for that tenant's rooms: it has an `id` when the tenant configured it, and is then called only
+    where tenants may let this server call. Its agents find in their call's arguments an `environment`: `variables`, and what
+    `secrets` of the tenant hold.
     """
 
     url: str
@@ -58,15 +108,21 @@ class ConfiguredService:
     rooms: str = "*"
     webhook_secret: str | None = field(default=None, repr=False)
     other_urls: Sequence[str] = ()
+    requires: Mapping[str, str] = field(default_factory=dict)
+    tenant: TenantId | None = None
+    id: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[SecretUse] = ()
+    signed_with: SecretUse | None = None
 
     @property
     def all_urls(self) -> tuple[str, ...]:
         """Its hosts in order, each once."""
         return tuple(dict.fromkeys((self.url, *self.other_urls)))
 
-    def wants(self, room_name: str) -> bool:
+    def wants(self, room: RoomKey) -> bool:
         """Whether this service's agents belong in the room."""
-        return fnmatchcase(room_name, self.rooms)
+        return self.tenant in (None, room.tenant) and fnmatchcase(room.name, self.rooms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +145,20 @@ class OidcConfig:
     client_secret: str | None = field(default=None, repr=False)
     scopes: str = "openid email profile"
     groups_claim: str = "groups"
+
+
+@dataclass(frozen=True, slots=True)
+class LivekitConfig:
+    """Where the LiveKit server is (ws:// or wss://), and a key of it. Without all three, no voice goes through it."""
+
+    url: str | None = None
+    api_key: str | None = None
+    api_secret: str | None = field(default=None, repr=False)
+
+    def missing(self) -> list[str]:
+        """The variables of the environment that are not set."""
+        values = (self.url, self.api_key, self.api_secret)
+        return [name for name, value in zip(_LIVEKIT_NAMES, values, strict=True) if not value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +229,9 @@ class ServerConfig:
     hosts, which the operator sees through this server; `local_hosts` returns those that run on this machine, with the room that
     each was run for. The first `tenant_labels` tenants have a label of their own in the metrics, which shows their id or name.
     `series_file` is where the series of points about queues are kept while the server does not run. `mail` is how mail comes in
-    and goes out. Of each tenant `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail.
+    and goes out, `livekit` the server that voice may go through, and `links` lets hosts dial in (None: they may not). Of each
+    tenant `traces_per_second` messages are traced, and `failed_traces_per_second` of those that fail. `built_ins` keeps a host
+    of the built-in agents running (None: rooms have none).
     """
 
     host: str = "127.0.0.1"
@@ -196,8 +268,11 @@ class ServerConfig:
     tenant_label: TenantLabel = "id"
     series_file: Path | None = None
     mail: MailConfig = field(default_factory=MailConfig)
+    livekit: LivekitConfig = field(default_factory=LivekitConfig)
+    links: LinkConfig | None = None
     traces_per_second: float = 10.0
     failed_traces_per_second: float = 10.0
+    built_ins: BuiltInHosts | None = field(default=None, repr=False)
 
     @property
     def connection_bytes(self) -> int:

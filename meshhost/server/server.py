@@ -25,6 +25,8 @@ from meshhost.server.address import Address
 from meshhost.server.assembly import Engines, Parts, assemble
 from meshhost.server.calling.service import CallingService
 from meshhost.server.config import ConfiguredService, ServerConfig
+from meshhost.server.configured.sealing import Sealer, SealingKey
+from meshhost.server.configured.secrets import Secrets
 from meshhost.server.core.ownership import RoomOwnership, SingleServer
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
@@ -32,13 +34,16 @@ from meshhost.server.http.errors import http_logger
 from meshhost.server.studio.codes import CodeOf
 from meshhost.server.studio.signing_in import link_with
 from meshhost.server.wire.dialect import Dialect
+from meshhost.stores.configuration.contract import ConfigurationStore
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.memory.configuration import MemoryConfigurationStore
 from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
 from meshhost.stores.traces.contract import TraceStore
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 from meshhost.tasks import TaskOwner
 
 __all__ = ["RoomServer"]
@@ -54,11 +59,12 @@ _KEEP_ALIVE_SECONDS = 75.0
 class RoomServer:
     """A room server. Make it in a running event loop, `start` it once, and `stop` it.
 
-    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`, `traces`) belong to the caller,
-    who opens them before `start` and closes them after `stop`. Without a `meter`, usage is kept in memory only, without
-    `triggers` schedules and hooks are, without `traces` none are recorded, and without `counts` only what is open is counted
-    for the quotas of tenants. `services` and `dialects` are added to those that every server has; `ownership` decides which
-    rooms this server may open (by default all).
+    The engines (`queues`, `documents`, `files`, `identity`, `providers`, `meter`, `triggers`, `configuration`, `traces`,
+    `tables`) belong to the caller, who opens them before `start` and closes them after `stop`. Without a `meter`, usage is kept
+    in memory only, without `triggers` schedules and hooks are, without `configuration` what tenants configure is, without
+    `traces` none are recorded, without `tables` rooms have none, and without `counts` only what is open is counted for the
+    quotas of tenants. Without `secrets` tenants can store none. `services` and `dialects` are added to those that every server
+    has; `ownership` decides which rooms this server may open (by default all).
     """
 
     def __init__(
@@ -73,7 +79,10 @@ class RoomServer:
         meter: Meter | None = None,
         counts: TenantCounts | None = None,
         triggers: TriggerStore | None = None,
+        configuration: ConfigurationStore | None = None,
+        secrets: Secrets | None = None,
         traces: TraceStore | None = None,
+        tables: TableStore | None = None,
         services: Sequence[RoomService] = (),
         dialects: Sequence[Dialect] = (),
         ownership: RoomOwnership | None = None,
@@ -82,6 +91,7 @@ class RoomServer:
         self._address = Address(config)
         counts = counts or LocalCounts(identity.quota_of)
         meter = meter or Meter(MemoryUsageStore())
+        configuration = configuration or MemoryConfigurationStore(is_open=True)
         self._engines = Engines(
             queues,
             documents,
@@ -91,7 +101,10 @@ class RoomServer:
             meter,
             counts,
             triggers or MemoryTriggerStore(is_open=True),
+            configuration,
+            secrets or Secrets(configuration, Sealer(_no_keys)),
             traces,
+            tables,
         )
         self._parts = assemble(
             config,
@@ -108,6 +121,11 @@ class RoomServer:
     def url(self) -> str:
         """The address of REST and rooms: the public URL, or the address listened on."""
         return self._address.url
+
+    @property
+    def local_url(self) -> str:
+        """The address listened on, for programs of this machine."""
+        return self._address.local_url
 
     @property
     def port(self) -> int:
@@ -157,6 +175,7 @@ class RoomServer:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._parts.log.attached())
             await stack.enter_async_context(self._parts.sender)
+            await stack.enter_async_context(self._parts.configured)
             await stack.enter_async_context(self._parts.hosts)
             await stack.enter_async_context(self._parts.oidc)
             runner = web.AppRunner(
@@ -183,6 +202,7 @@ class RoomServer:
     async def stop(self) -> None:
         """Disconnect all participants in order and stop listening, within a bounded time. Idempotent."""
         await self._parts.directory.stop(timeout=STOP_TIMEOUT)
+        await self._parts.links.stop(timeout=STOP_TIMEOUT)
         await self._tasks.stop(timeout=STOP_TIMEOUT)
         await self._parts.series_file.save()
         await self._parts.traces.stop(timeout=STOP_TIMEOUT)
@@ -196,3 +216,7 @@ class RoomServer:
             where = f"{self._config.host}:{self._config.port}"
             raise SettingsError(f"cannot listen on {where}: {error.strerror or error}; choose another --port") from None
         self._address.port = runner.addresses[0][1]
+
+
+def _no_keys() -> Sequence[SealingKey]:
+    raise SettingsError("this room server was made without keys for secrets")

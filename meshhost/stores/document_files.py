@@ -77,12 +77,13 @@ class FilesAndDocuments(RoomFiles):
 
         Nor is anything written below one, which would make it look like a folder.
         """
-        segments = path.split("/")
-        for length in range(len(segments), 0, -1):
-            part = "/".join(segments[:length])
-            if await self._is_document(room, part):
-                raise InvalidRequestError("path", f"{part!r} is a document: edit it as one, or take another path")
+        await self._check_free(room, path)
         await super().write(room, path, file, overwrite=overwrite)
+
+    async def move(self, room: RoomKey, source: str, destination: str, *, overwrite: bool) -> None:
+        """See RoomFiles. No document is moved, nor is a file moved to the path of one, or below."""
+        await self._check_free(room, destination)
+        await super().move(room, source, destination, overwrite=overwrite)
 
     async def delete(self, room: RoomKey, path: str) -> None:
         """See RoomFiles. Participants that have the document open cannot save edits any more."""
@@ -90,6 +91,14 @@ class FilesAndDocuments(RoomFiles):
             await self._documents.delete(DocumentKey(room, path))
         else:
             await super().delete(room, path)
+
+    async def _check_free(self, room: RoomKey, path: str) -> None:
+        """Raise InvalidRequestError for a path at which, or above which, a document is."""
+        segments = path.split("/")
+        for length in range(len(segments), 0, -1):
+            part = "/".join(segments[:length])
+            if await self._is_document(room, part):
+                raise InvalidRequestError("path", f"{part!r} is a document: edit it as one, or take another path")
 
     async def _folder_at(self, room: RoomKey, path: str) -> Entry | None:
         entry = await super()._folder_at(room, path)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
+from meshhost.stores.configuration.contract import ConfigurationStore
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.identity import IdentityStore
 from meshhost.stores.notifier import Notifier
@@ -48,6 +49,7 @@ class Engine:
     identity: IdentityStore
     usage: UsageStore
     triggers: TriggerStore
+    configuration: ConfigurationStore
     notifier: Notifier
     shared: Sequence[Openable] = ()
     weights: TenantWeights = field(default_factory=TenantWeights)
@@ -75,4 +77,5 @@ class Engine:
                 parts.push_async_callback(part.close)
 
     def _parts(self) -> tuple[Openable, ...]:
-        return (*self.shared, self.identity, self.documents, self.usage, self.triggers, self.queues, self.notifier)
+        small = (self.identity, self.documents, self.usage, self.triggers, self.configuration)
+        return (*self.shared, *small, self.queues, self.notifier)

@@ -8,8 +8,10 @@ Longer than 400 lines because it is the one place that knows how rooms, paths an
 """
 
 import asyncio
+import contextlib
 import heapq
 import mimetypes
+import os
 import shutil
 import tempfile
 import unicodedata
@@ -364,6 +366,29 @@ class RoomFiles:
         with errors_of(path):
             await obstore.delete_async(self._store, _key(room, path))
 
+    async def tidy(self, room: RoomKey, path: str) -> None:
+        """Remove a folder whose files were deleted, with its folders. One that holds something stays."""
+        if isinstance(self._store, LocalStore) and self._store.prefix is not None:
+            await asyncio.to_thread(_remove_empty, Path(self._store.prefix) / _key(room, path))
+
+    async def move(self, room: RoomKey, source: str, destination: str, *, overwrite: bool) -> None:
+        """Give a file another path. Of two that move to one path, or create it, here the second fails.
+
+        Raises NotFoundError, AlreadyExistsError, InvalidRequestError when the path leads through a file.
+        """
+        await self._file(room, source)
+        key = _key(room, destination)
+        if not overwrite and key in self._creating:
+            raise exists(destination)
+        self._creating.add(key)
+        try:
+            if not overwrite and await RoomFiles.stat(self, room, destination) is not None:
+                raise exists(destination)
+            with errors_of(source):
+                await obstore.rename_async(self._store, _key(room, source), key, overwrite=True)
+        finally:
+            self._creating.discard(key)
+
     async def of_tenant(self, tenant: TenantId) -> TenantFiles:
         """Count the files of a tenant, for its quota. Looks at each of them, without holding the event loop."""
         files = stored_bytes = 0
@@ -407,6 +432,12 @@ class RoomFiles:
 def mime_type_of(path: str) -> str:
     """Return the MIME type that the path's ending stands for."""
     return mimetypes.guess_type(path)[0] or "application/octet-stream"
+
+
+def _remove_empty(folder: Path) -> None:
+    for root, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # it is not empty, or gone
+            Path(root).rmdir()
 
 
 def _key(room: RoomKey, path: str) -> str:

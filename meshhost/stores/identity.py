@@ -199,6 +199,10 @@ class IdentityStore(Protocol):
         """Return the recorded rooms of a project, by name."""
         ...
 
+    async def change_room(self, project_id: str, room: RoomInfo) -> RoomInfo:
+        """Replace the metadata of the record with this id; return the record. Its name stays. Raises NotFoundError."""
+        ...
+
     async def delete_room(self, project_id: str, room_id: str) -> RoomInfo:
         """Delete the record of a room, and return it; what the room holds stays. Raises NotFoundError."""
         ...

@@ -333,6 +333,10 @@ class IdentityService:
         """Return the recorded rooms of a project, by name."""
         return await self._store.rooms(project_id, limit=limit, offset=offset)
 
+    async def change_room(self, project_id: str, room_id: str, *, metadata: str) -> RoomInfo:
+        """Replace the metadata of the record of a room, and return the record. Raises NotFoundError."""
+        return await self._store.change_room(project_id, RoomInfo(room_id, "", metadata))
+
     async def delete_room(self, project_id: str, room_id: str) -> RoomInfo:
         """Delete the record of a room, and return it; what the room holds stays. Raises NotFoundError."""
         return await self._store.delete_room(project_id, room_id)

@@ -19,7 +19,7 @@ from yarl import URL
 
 from meshhost.errors import InvalidRequestError, LimitExceededError, RequestTimeoutError, ToolError
 
-__all__ = ["Fetched", "GuardedResolver", "check_url", "fetch", "is_public"]
+__all__ = ["FetchStatusError", "Fetched", "GuardedResolver", "check_url", "fetch", "is_public"]
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 AddressCheck: TypeAlias = Callable[[IPAddress], bool]
@@ -33,10 +33,20 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A downloaded file: its bytes, and its MIME type without parameters."""
+    """A downloaded file: its bytes, its MIME type without parameters, and the address that redirects led to."""
 
     data: bytes
     mime_type: str
+    url: str = ""
+    charset: str | None = None
+
+
+class FetchStatusError(ToolError):
+    """The other server answered with this HTTP status instead of a file."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the address answered with status {status}")
+        self.status = status
 
 
 def is_public(address: IPAddress) -> bool:
@@ -98,14 +108,16 @@ class GuardedResolver(AbstractResolver):
         await self._inner.close()
 
 
-async def fetch(url: str, *, limit: int, timeout: float, is_allowed: AddressCheck = is_public) -> Fetched:
+async def fetch(
+    url: str, *, limit: int, timeout: float, is_allowed: AddressCheck = is_public, user_agent: str | None = None
+) -> Fetched:
     """GET the URL: at most `limit` bytes, `timeout` seconds and 5 redirects.
 
     Raises InvalidRequestError for an address that is not allowed, LimitExceededError, RequestTimeoutError, and ToolError when
     the other server fails.
     """
     try:
-        async with asyncio.timeout(timeout), _session(is_allowed) as session:
+        async with asyncio.timeout(timeout), _session(is_allowed, user_agent) as session:
             return await _follow(session, check_url(url, is_allowed=is_allowed), limit, is_allowed)
     except TimeoutError:
         raise RequestTimeoutError(f"the file did not arrive within {timeout:g} s") from None
@@ -113,13 +125,14 @@ async def fetch(url: str, *, limit: int, timeout: float, is_allowed: AddressChec
         raise ToolError(f"the file could not be fetched: {type(error).__name__}") from None
 
 
-def _session(is_allowed: AddressCheck) -> aiohttp.ClientSession:
+def _session(is_allowed: AddressCheck, user_agent: str | None) -> aiohttp.ClientSession:
     resolver = GuardedResolver(aiohttp.ThreadedResolver(), is_allowed=is_allowed)
     # No proxy, which would resolve the name again without our check, and no cookies.
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
+        headers=None if user_agent is None else {"User-Agent": user_agent},
     )
 
 
@@ -135,7 +148,7 @@ async def _follow(session: aiohttp.ClientSession, url: URL, limit: int, is_allow
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> Fetched:
     if response.status != 200:
-        raise ToolError(f"the address answered with status {response.status}")
+        raise FetchStatusError(response.status)
     too_large = LimitExceededError(f"the file is larger than {limit} bytes")
     if (response.content_length or 0) > limit:
         raise too_large
@@ -144,4 +157,4 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> Fetched:
         data += chunk
         if len(data) > limit:
             raise too_large
-    return Fetched(data=bytes(data), mime_type=response.content_type)
+    return Fetched(bytes(data), response.content_type, str(response.url), response.charset)

@@ -9,6 +9,7 @@ error that is not a RoomError never reaches the caller with its text: a tool is 
 secrets.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,11 @@ class RemoteToolkit(Toolkit):
             rules=rules,
         )
         self.public = public
-        self._room: RoomClient | None = None
+        self._room = None
         self._registration: str | None = None
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def room(self) -> "RoomClient":
@@ -83,18 +87,27 @@ class RemoteToolkit(Toolkit):
             raise
         room.add_restorer(self._register)
 
+    async def drain(self) -> None:
+        """Withdraw the tools, and return when the calls in progress are answered. The caller must set a timeout."""
+        await self._withdraw()
+        await asyncio.sleep(0)  # a call that came before may have been handed over, and not begun
+        await self._idle.wait()
+
     async def stop(self) -> None:
         """Withdraw the tools. Idempotent."""
+        try:
+            await self._withdraw()
+        finally:
+            self._room = None
+
+    async def _withdraw(self) -> None:
         room, registration = self._room, self._registration
         self._registration = None
         if room is None:
             return
         room.remove_restorer(self._register)
-        try:
-            if room.is_open and registration is not None:
-                await room.agents.unregister_toolkit(self.name, registration)
-        finally:
-            self._room = None
+        if room.is_open and registration is not None:
+            await room.agents.unregister_toolkit(self.name, registration)
 
     async def _register(self) -> None:
         tools = [_describe(tool) for tool in self.tools if isinstance(tool, Tool)]
@@ -111,6 +124,16 @@ class RemoteToolkit(Toolkit):
         room = self._room
         if room is None:
             return
+        self._calls += 1
+        self._idle.clear()
+        try:
+            await self._answer(room, call)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _answer(self, room: "RoomClient", call: MessageReceived) -> None:
         try:
             with guarding():
                 response: Any = await self._execute(room, call)

@@ -1,16 +1,30 @@
 """`StorageToolkit`: tools with which a model reads and writes the files of a room.
 
 Names and arguments are those of MeshAgent's `meshagent.tools.storage`. The room server checks the token's storage grants at
-each call; these tools add limits that protect the model (256 KiB of text) and the room (64 MiB per download).
+each call; these tools add limits that protect the model (256 KiB of text) and the room (64 MiB per download). With `mounts` a
+model sees folders of rooms, some of them read-only, under paths of its own, and nothing else.
 """
 
-from typing import Any
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from meshhost.errors import AlreadyExistsError, InvalidRequestError, LimitExceededError
+from meshhost.elsewhere import names_elsewhere
+from meshhost.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    InvalidRequestError,
+    LimitExceededError,
+    NotFoundError,
+)
 from meshhost.protocol.messages import EmptyResponse, JsonResponse, LinkResponse, TextResponse
 from meshhost.tools.fetch import fetch
-from meshhost.tools.tool import BaseTool, Tool, ToolContext
+from meshhost.tools.tool import Tool, ToolContext
 from meshhost.tools.toolkit import Toolkit
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
 
 __all__ = [
     "DeleteFileTool",
@@ -18,6 +32,7 @@ __all__ = [
     "ListFilesTool",
     "ReadFileTool",
     "SaveFileFromUrlTool",
+    "StorageToolRoomMount",
     "StorageToolkit",
     "WriteFileTool",
 ]
@@ -156,14 +171,71 @@ class DeleteFileTool(Tool):
         return EmptyResponse()
 
 
-class StorageToolkit(Toolkit):
-    """All tools of this module; with `read_only` only those that change nothing."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageToolRoomMount:
+    """The folder `subpath` of a room (None: all of it) under the path `path` that a model uses."""
 
-    def __init__(self, read_only: bool = False) -> None:
-        tools: list[BaseTool] = [ListFilesTool(), ReadFileTool(), GetFileDownloadUrl()]
-        if not read_only:
-            tools += [WriteFileTool(), SaveFileFromUrlTool(), DeleteFileTool()]
-        super().__init__(name="storage", title="Storage", description="The files of the room", tools=tools, rules=[])
+    room: "RoomClient"
+    path: str = "/"
+    subpath: str | None = None
+    read_only: bool = False
+
+    def inside(self, path: str) -> str | None:
+        """The path in the room that a model's path stands for; None when it is not under this mount."""
+        own, wanted = _normal(self.path), _normal(path)
+        if own and wanted != own and not wanted.startswith(f"{own}/"):
+            return None
+        rest = wanted.removeprefix(own).lstrip("/")
+        return "/".join(part for part in (_normal(self.subpath or ""), rest) if part)
+
+
+class StorageToolkit(Toolkit):
+    """All tools of this module; with `read_only` only those that change nothing.
+
+    With `mounts` the tools reach these folders, and nothing else; without, the room of the call.
+    """
+
+    def __init__(self, read_only: bool = False, *, mounts: Sequence[StorageToolRoomMount] | None = None) -> None:
+        tools: list[Tool] = [ListFilesTool(), ReadFileTool(), GetFileDownloadUrl()]
+        writing: list[Tool] = [] if read_only else [WriteFileTool(), SaveFileFromUrlTool(), DeleteFileTool()]
+        if mounts is not None:
+            tools = [_MountedTool(tool, mounts, writes=False) for tool in tools]
+            writing = [_MountedTool(tool, mounts, writes=True) for tool in writing]
+        super().__init__(
+            name="storage",
+            title="Storage",
+            description="The files of the room",
+            tools=[*tools, *writing],
+            rules=[],
+        )
+
+
+class _MountedTool(Tool):
+    """A tool of this module whose paths are those of mounts; the longest path that fits counts."""
+
+    def __init__(self, inner: Tool, mounts: Sequence[StorageToolRoomMount], *, writes: bool) -> None:
+        super().__init__(
+            name=inner.name, title=inner.title, description=inner.description, input_schema=inner.input_schema
+        )
+        self._inner = inner
+        self._mounts = sorted(mounts, key=lambda mount: len(_normal(mount.path)), reverse=True)
+        self._writes = writes
+
+    async def execute(self, *, context: ToolContext, path: str, **arguments: Any) -> Any:
+        """Raises NotFoundError for a path outside of all mounts, AccessDeniedError for a change of a read-only one."""
+        for mount in self._mounts:
+            if (inside := mount.inside(path)) is None:
+                continue
+            if self._writes and mount.read_only:
+                raise AccessDeniedError(self.name, f"{path} (mounted read-only)")
+            there = ToolContext(room=mount.room, caller=context.caller, on_behalf_of=context.on_behalf_of)
+            return await self._inner.execute(context=there, path=inside, **arguments)
+        raise NotFoundError(f"{path!r} is under no mount; there are: {', '.join(each.path for each in self._mounts)}")
+
+
+def _normal(path: str) -> str:
+    # From the root, so that no `..` leaves it.
+    return posixpath.normpath(f"/{path}").strip("/")
 
 
 async def _require_free(context: ToolContext, path: str, overwrite: bool) -> None:
@@ -174,3 +246,11 @@ async def _require_free(context: ToolContext, path: str, overwrite: bool) -> Non
 async def _save(context: ToolContext, path: str, data: bytes, overwrite: bool) -> None:
     await _require_free(context, path, overwrite)
     await context.room.storage.upload(path=path, data=data, overwrite=overwrite)
+
+
+__getattr__ = names_elsewhere(
+    __name__,
+    # These are pydantic models, which a program without builders does not load.
+    dict.fromkeys(("StorageToolkitBuilder", "StorageToolkitConfig"), "meshhost.tools.builders"),
+    {"StorageToolLocalMount": "use StorageToolRoomMount: models get files of rooms, not of the machine they run on"},
+)

@@ -7,18 +7,21 @@ tool up, checks the arguments against its schema, and turns what the tool return
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from meshhost.errors import InvalidRequestError, NotFoundError, ToolError
+from meshhost.errors import InvalidRequestError, NotFoundError, RoomError, ToolError
 from meshhost.guard import call, guarding
 from meshhost.protocol.messages import Response, ensure_response
 from meshhost.tools.tool import BaseTool, Tool, ToolContext
+
+if TYPE_CHECKING:
+    from meshhost.room.client import RoomClient
 
 __all__ = ["Toolkit"]
 
 
 class Toolkit:
-    """Tools that belong together. `rules` are for the model that uses them."""
+    """Tools that belong together. `rules` are for the model that uses them, `room` for tools that ask the toolkit for it."""
 
     def __init__(
         self,
@@ -29,7 +32,9 @@ class Toolkit:
         title: str | None = None,
         description: str | None = None,
         thumbnail_url: str | None = None,
+        room: "RoomClient | None" = None,
     ) -> None:
+        self._room = room
         self.name = name
         self.tools: list[BaseTool] = list(tools)
         self.rules = list(rules)
@@ -39,6 +44,13 @@ class Toolkit:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} tools={[tool.name for tool in self.tools]}>"
+
+    @property
+    def room(self) -> "RoomClient":
+        """The room that it was made with. Raises RoomError when it was made with none."""
+        if self._room is None:
+            raise RoomError(f"toolkit {self.name!r} was made without a room")
+        return self._room
 
     def all_rules(self) -> list[str]:
         """Return the toolkit's rules and those of its tools."""

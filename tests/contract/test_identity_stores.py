@@ -114,6 +114,14 @@ async def test_rooms_are_listed_by_name_in_pages(store: IdentityStore) -> None:
     assert list(await store.rooms("p", limit=2, offset=4)) == []
 
 
+async def test_the_metadata_of_a_room_is_replaced_by_its_own_project_only(store: IdentityStore) -> None:
+    await store.add_room("p", RoomInfo("1", "r", "{}"))
+    with pytest.raises(NotFoundError, match="no such room"):
+        await store.change_room("q", RoomInfo("1", "", '{"a": 1}'))
+    assert await store.change_room("p", RoomInfo("1", "", '{"a": 1}')) == RoomInfo("1", "r", '{"a": 1}')
+    assert await store.find_room("p", "r") == RoomInfo("1", "r", '{"a": 1}')
+
+
 async def test_the_record_of_a_room_is_deleted_by_its_own_project_only(store: IdentityStore) -> None:
     room = await store.add_room("p", RoomInfo("1", "r", "{}"))
     with pytest.raises(NotFoundError, match="no such room"):

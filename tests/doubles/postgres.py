@@ -17,12 +17,12 @@ from meshhost.stores.postgres.database import PostgresDatabase
 
 __all__ = ["PostgresServer", "empty_database", "running_postgres"]
 
-_EMPTY = """
+_EMPTY = r"""
 DO $$ BEGIN
     IF to_regclass('meshhost.versions') IS NOT NULL THEN
         EXECUTE (
             SELECT 'TRUNCATE ' || string_agg(format('meshhost.%I', tablename), ', ') || ' RESTART IDENTITY'
-            FROM pg_tables WHERE schemaname = 'meshhost' AND tablename NOT IN ('versions', 'key_version')
+            FROM pg_tables WHERE schemaname = 'meshhost' AND tablename <> 'versions' AND tablename NOT LIKE '%\_version'
             HAVING count(*) > 0
         );
         IF to_regclass('meshhost.message_ids') IS NOT NULL THEN

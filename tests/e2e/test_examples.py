@@ -3,11 +3,13 @@
 import asyncio
 import json
 import shutil
+import wave
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from doubles.model_services import VOICES, ModelService
 
@@ -125,6 +127,7 @@ async def test_the_hosted_agent_answers_in_its_shape_with_the_local_model(exampl
         ("orders", "any_model"),
         ("storage-worker", "storage_worker"),
         ("mail-worker", "mail_worker"),
+        ("voice-bot", "voice_bot"),
     ],
 )
 def test_each_manifest_is_that_of_its_program(manifest: str, program: str) -> None:
@@ -150,3 +153,23 @@ async def test_the_mail_worker_answers_a_mail_that_comes_by_smtp(examples: Any, 
     assert "The sea is wide." in shown
     assert "the notice: not answered, since it is automatic" in shown
     assert "Could you write two lines about the sea?" in json.dumps(upstream.requests[0].body)
+
+
+async def test_the_voice_bot_answers_a_question_that_is_spoken(examples: Any, upstream: ScriptedUpstream) -> None:
+    """As docs/how-to/voice.md says: a call, a question by eSpeak NG, and both sides in a recording."""
+    shutil.copytree(EXAMPLES / "voice_bot", examples.directory / "voice_bot")
+    upstream.say("It was Neil Armstrong.")
+    process = await examples.spawn("voice_bot/demo.py", "--output", "call.wav")
+    out, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    shown = out.decode()
+    assert "The agent: Hello! How can I help you?" in shown
+    assert "The agent: It was Neil Armstrong." in shown
+    asked = json.dumps(upstream.requests[0].body)
+    assert "first man on the moon" in asked
+    assert "You are heard, not read" in asked
+    with wave.open(str(examples.directory / "call.wav")) as recording:
+        assert recording.getnchannels() == 2
+        samples = np.frombuffer(recording.readframes(recording.getnframes()), dtype="<i2").reshape(-1, 2)
+    spoken = (np.abs(samples) > 1000).sum(axis=0)
+    assert (spoken > recording.getframerate() / 4).all(), "one side is silent"

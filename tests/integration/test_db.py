@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 MESHHOST = [sys.executable, "-m", "meshhost.cli.main", "db"]
 OPERATOR = "an-operators-key-for-tests"
-STORES = ["documents", "identity", "queues", "triggers", "usage"]
+STORES = ["configuration", "documents", "identity", "queues", "triggers", "usage"]
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from meshhost.cli.main import run
 from meshhost.errors import InvalidRequestError, SettingsError
 from meshhost.identity.keys import new_api_key
 from meshhost.identity.tenant import RoomKey, TenantId
+from meshhost.stores.configuration.contract import ConfigurationItem, ItemKind
 from meshhost.stores.documents import DocumentKey
 from meshhost.stores.engine import Engine
 from meshhost.stores.identity import Project, RoomInfo
@@ -92,6 +93,10 @@ async def filled(engine: Engine) -> dict[str, Lease]:
     await engine.triggers.add(Trigger("t1", TriggerKind.SCHEDULE, LOBBY, '{"every": 60}', due_at=1e9 + 0.1))
     await engine.triggers.add(Trigger("t2", TriggerKind.HOOK, LOBBY, '{"secret": "s"}'))
     await engine.triggers.add_entry("t1", LogEntry(3.0, '{"sent": 1}'))
+    secret = ConfigurationItem("c1", ItemKind.SECRET, LOBBY.tenant, "mail", '{"key": "é"}', 1.5, 2.5)
+    await engine.configuration.add(secret, most=9)
+    await engine.configuration.add(replace(secret, id="c2", kind=ItemKind.SERVICE, room="lobby"), most=9)
+    await engine.configuration.add_entry("c2", LogEntry(4.0, '{"status": 200}'))
 
     await queues.create(OLD)
     await queues.send(OLD, NewMessage("gone"))
@@ -176,6 +181,8 @@ async def told(engine: Engine) -> dict[str, Any]:
     answers["documents"] = await engine.documents.list(LOBBY, "notes")
     answers["usage"] = await engine.usage.read(LOBBY.tenant)
     answers["triggers"] = [await engine.triggers.list(LOBBY.tenant, kind=kind) for kind in TriggerKind]
+    answers["configuration"] = [await engine.configuration.list(LOBBY.tenant, kind) for kind in ItemKind]
+    answers["deliveries"] = await engine.configuration.entries("c2")
     answers["log"] = await engine.triggers.entries("t1")
     return answers
 
@@ -207,7 +214,7 @@ async def test_a_copy_that_was_killed_goes_on_and_the_target_then_tells_what_the
     async with sqlite_engine(data_dir, limits=QueueLimits()) as source:
         leases = await filled(source)
         before = await told(source)
-    program = [sys.executable, "-c", KILLED, "15", *command(data_dir, url)]
+    program = [sys.executable, "-c", KILLED, "18", *command(data_dir, url)]
     killed = await asyncio.to_thread(subprocess.run, program, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
     with pytest.raises(SettingsError, match="a copy into this database did not finish"):

@@ -82,6 +82,10 @@ ROOM_VIEW = (
     | {"other key": OPEN}
 )
 ROOM_DEVELOP = ROOM_VIEW | {"viewer key": 403}
+# Only with a key itself: a link lasts as long as its key.
+LINK = group(own_key=OPEN, developer_key=OPEN, other_key=OPEN, operator_key=OPEN) | dict.fromkeys(
+    ("viewer key", "login", "suspended key"), 403
+)
 # The credential is the signed token in the path, which is none of these.
 FILE = group()
 # What other pages can make a browser ask for tells them nothing and signs nobody in.
@@ -90,12 +94,14 @@ SIGN_IN: Group = {**PUBLIC, "session from elsewhere": 403}
 LOGIN = PUBLIC
 
 P = "/accounts/projects/{project}"
+SERVICES_OF = (P, f"{P}/rooms/{{room}}")
 ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("GET", "/"): PUBLIC,
     ("GET", "/livez"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
     ("GET", "/metrics"): PUBLIC,
     ("GET", "/rooms/{room}"): ROOM,
+    ("GET", "/link"): LINK,
     ("GET", "/files/{token}"): FILE,
     ("GET", "/rooms/{room}/queues"): ROOM_VIEW,
     ("GET", "/rooms/{room}/queue-series"): ROOM_VIEW,
@@ -118,7 +124,9 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("POST", f"{P}/rooms"): DEVELOP,
     ("GET", f"{P}/rooms"): VIEW,
     ("GET", f"{P}/rooms/{{name}}"): VIEW,
+    ("PUT", f"{P}/rooms/{{id}}"): DEVELOP,
     ("DELETE", f"{P}/rooms/{{id}}"): DEVELOP,
+    ("GET", f"{P}/rooms/{{name}}/status"): VIEW,
     ("POST", f"{P}/rooms/{{name}}/connect"): DEVELOP,
     ("GET", f"{P}/rooms/{{name}}/calls"): VIEW,
     ("GET", f"{P}/sessions/active"): VIEW,
@@ -129,6 +137,15 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("DELETE", f"{P}/mailboxes/{{address}}"): DEVELOP,
     ("GET", f"{P}/mailboxes/{{address}}/deliveries"): VIEW,
     ("GET", f"{P}/rooms/{{name}}/mailboxes"): VIEW,
+    ("POST", f"{P}/secrets"): MANAGE,
+    ("GET", f"{P}/secrets"): VIEW,
+    ("PUT", f"{P}/secrets/{{id}}"): MANAGE,
+    ("DELETE", f"{P}/secrets/{{id}}"): MANAGE,
+    **{(method, f"{where}/services"): DEVELOP for where in SERVICES_OF for method in ("GET", "POST")},
+    **{(method, f"{where}/services/{{id}}"): DEVELOP for where in SERVICES_OF for method in ("GET", "PUT", "DELETE")},
+    **{("GET", f"{where}/services/by-name/{{id}}"): DEVELOP for where in SERVICES_OF},
+    **{(method, f"{P}/webhooks"): DEVELOP for method in ("GET", "POST")},
+    **{(method, f"{P}/webhooks/{{id}}"): DEVELOP for method in ("GET", "PUT", "DELETE")},
     ("GET", f"{P}/usage"): VIEW,
     ("GET", f"{P}/queue-series"): VIEW,
     ("POST", f"{P}/rooms/{{name}}/scheduled-tasks"): DEVELOP,
@@ -137,6 +154,7 @@ ROOM_SERVER: Mapping[tuple[str, str], Group] = {
     ("DELETE", f"{P}/scheduled-tasks/{{id}}"): DEVELOP,
     ("GET", f"{P}/scheduled-tasks/{{id}}/runs"): VIEW,
     ("POST", "/rooms/{room}/queues/{queue}/messages"): ROOM_DEVELOP,
+    ("GET", "/rooms/{room}/voice/{agent}"): ROOM,
     **{(method, "/rooms/{room}/mcp"): ROOM_DEVELOP for method in ("POST", "GET", "DELETE")},
     ("GET", "/schedules"): PROJECTS,
     ("POST", "/schedules/preview"): PROJECTS,
@@ -301,6 +319,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "project": server.key.project_id,
             "tenant": server.key.project_id,
             "room": "room",
+            "agent": "bot",
             "queue": "jobs",
             "name": "room",
             "id": "none",
@@ -310,7 +329,7 @@ async def test_every_route_of_the_room_server(tmp_path: Path) -> None:
             "host": "none",
             "trace": "none",
         }
-        parameters |= {"what": "services", "rest": "more", "path": "files", "address": "nobody@example.com"}
+        parameters |= {"what": "balance", "rest": "more", "path": "files", "address": "nobody@example.com"}
         # What the operator may do would be done.
         parameters_of = {f"operator {shown}": {"tenant": "none"} for shown in ("key", "session")}
         assert set(credentials) == set(CREDENTIALS)

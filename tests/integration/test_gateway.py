@@ -73,6 +73,23 @@ async def gateway(upstream: ScriptedUpstream) -> AsyncIterator[Gateway]:
         yield gateway
 
 
+async def test_a_tenant_may_bring_a_key_of_its_own(upstream: ScriptedUpstream) -> None:
+    keys: list[str | None] = ["sk-of-acme", None, "sk\nX-Evil: 1"]
+
+    async def key_of(tenant: TenantId) -> str | None:
+        assert tenant == "acme"
+        return keys.pop(0)
+
+    async with served(to(upstream, tenant_key=key_of)) as gateway, gateway.client() as client:
+        for expected in ("sk-of-acme", KEY):
+            upstream.say("hello")
+            await client.responses.create(model="gpt-x", input="hi")
+            assert (await upstream.wait_for_request()).authorization == f"Bearer {expected}"
+        with pytest.raises(openai.InternalServerError, match="printable ASCII") as refused:
+            await client.responses.create(model="gpt-x", input="hi")
+    assert (refused.value.status_code, "Evil" in str(refused.value)) == (503, False)
+
+
 async def test_a_plain_answer_passes_and_the_key_is_the_gateways(upstream: ScriptedUpstream, gateway: Gateway) -> None:
     upstream.say("hello there")
     async with gateway.client(organization="theirs") as client:

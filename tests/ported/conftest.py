@@ -4,17 +4,20 @@ import asyncio
 import os
 import runpy
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.talking import TalkingPrograms
 
 from meshhost.testing.server import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
+PROGRAMS = ROOT / "tests" / "ported" / "sdk056_programs"
+OLDER_PROGRAMS = ROOT / "tests" / "integration" / "sdk_programs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +105,56 @@ def cli(meshagent: Path, tmp_path: Path, server: RunningServer) -> Cli:
     home = tmp_path / "home"
     home.mkdir()
     return Cli(meshagent, home, server)
+
+
+def made(name: str, what: str) -> Path:
+    """What a function of `bench/sdk.py` made; skips where it cannot be made, in CI that is a failure."""
+    make: Callable[[], Path | None] = runpy.run_path(str(ROOT / "bench" / "sdk.py"))[name]
+    try:
+        found, reason = make(), f"needs {what}"
+    except subprocess.SubprocessError as error:
+        found, reason = None, f"{what}: {error}"
+    if found is not None:
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def newer_python() -> Path:
+    return made("newer_sdk_python", "Python 3.13 with the MeshAgent SDK 0.56")
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    return made("javascript_sdk", "Node with the MeshAgent SDK for JavaScript")
+
+
+@pytest.fixture
+def newer(newer_python: Path, tmp_path: Path) -> TalkingPrograms:
+    return TalkingPrograms(newer_python, tmp_path, PROGRAMS)
+
+
+@pytest.fixture
+def javascript(node_modules: Path, tmp_path: Path) -> TalkingPrograms:
+    return TalkingPrograms("node", tmp_path, PROGRAMS, ending="js", environment={"NODE_PATH": str(node_modules)})
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> TalkingPrograms:
+    python = made("sdk_python", "Python 3.13 with the MeshAgent SDK 0.6.13")
+    return TalkingPrograms(python, tmp_path, OLDER_PROGRAMS)
+
+
+@pytest.fixture(scope="session")
+def newer_meshagent() -> Path:
+    """The `meshagent` command of 0.56."""
+    return made("newer_sdk_cli", "Python 3.13 with the MeshAgent command line 0.56")
+
+
+@pytest.fixture
+def newer_cli(newer_meshagent: Path, tmp_path: Path, server: RunningServer) -> Cli:
+    home = tmp_path / "newer-home"
+    home.mkdir()
+    return Cli(newer_meshagent, home, server)

@@ -2,139 +2,20 @@
 
 import asyncio
 import json
-import os
-import runpy
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
-from doubles.talking import TalkingProgram, TalkingPrograms
+from doubles.generations import PAGE, our_guest, told
+from doubles.talking import TalkingPrograms
 
-from meshhost.agents.context import AgentCallContext
-from meshhost.agents.task_runner import TaskRunner
 from meshhost.errors import RoomError
-from meshhost.room.client import RoomClient
 from meshhost.testing.server import RunningServer, running_server
-from meshhost.tools.hosting import RemoteToolkit
-from meshhost.tools.tool import Tool, ToolContext
 
 # Making the environments takes a while, once.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-
-HERE = Path(__file__).parent
-PROGRAMS = HERE / "sdk056_programs"
-OLDER_PROGRAMS = HERE.parent / "integration" / "sdk_programs"
-PAGE = {
-    "$root_tag_ref": "#/$defs/page",
-    "$defs": {
-        "page": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["page"],
-            "properties": {
-                "page": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["notes"],
-                    "properties": {"notes": {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/note"}]}}},
-                }
-            },
-        },
-        "note": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["note"],
-            "properties": {
-                "note": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["text"],
-                    "properties": {"text": {"type": "string"}},
-                }
-            },
-        },
-    },
-}
-
-
-def made(name: str, what: str) -> Path:
-    """What a function of `bench/sdk.py` made; skips where it cannot be made, in CI that is a failure."""
-    make: Callable[[], Path | None] = runpy.run_path(str(HERE.parents[1] / "bench" / "sdk.py"))[name]
-    try:
-        found, reason = make(), f"needs {what}"
-    except subprocess.SubprocessError as error:
-        found, reason = None, f"{what}: {error}"
-    if found is not None:
-        return found
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def newer_python() -> Path:
-    return made("newer_sdk_python", "Python 3.13 with the MeshAgent SDK 0.56")
-
-
-@pytest.fixture(scope="session")
-def node_modules() -> Path:
-    return made("javascript_sdk", "Node with the MeshAgent SDK for JavaScript")
-
-
-@pytest.fixture
-def newer(newer_python: Path, tmp_path: Path) -> TalkingPrograms:
-    return TalkingPrograms(newer_python, tmp_path, PROGRAMS)
-
-
-@pytest.fixture
-def javascript(node_modules: Path, tmp_path: Path) -> TalkingPrograms:
-    return TalkingPrograms("node", tmp_path, PROGRAMS, ending="js", environment={"NODE_PATH": str(node_modules)})
-
-
-@pytest.fixture
-def older(tmp_path: Path) -> TalkingPrograms:
-    python = made("sdk_python", "Python 3.13 with the MeshAgent SDK 0.6.13")
-    return TalkingPrograms(python, tmp_path, OLDER_PROGRAMS)
-
-
-class Shout(Tool):
-    """Answers in capitals."""
-
-    def __init__(self) -> None:
-        schema = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
-        super().__init__(name="shout", input_schema=schema)
-
-    async def execute(self, context: ToolContext, *, text: str) -> Any:
-        return {"said": text.upper()}
-
-
-class Clock(TaskRunner):
-    """Tells the time, of a kind."""
-
-    async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        return {"time": "late"}
-
-
-@asynccontextmanager
-async def our_guest(server: RunningServer) -> AsyncIterator[RoomClient]:
-    """A participant of ours with a toolkit and an agent."""
-    async with server.client(name="ours", role="agent") as room:
-        toolkit, clock = RemoteToolkit(name="ours", tools=[Shout()], public=True), Clock(name="clock")
-        await toolkit.start(room=room)
-        await clock.start(room=room)
-        await room.messaging.enable()
-        yield room
-        await clock.stop()
-        await toolkit.stop()
-
-
-async def told(program: TalkingProgram, **what: Any) -> dict[str, Any]:
-    """What the program answers when it is told to do something."""
-    program.tell(what)
-    return await program.line()
 
 
 async def test_every_request_of_the_python_client_is_answered(newer: TalkingPrograms, server: RunningServer) -> None:
@@ -143,12 +24,16 @@ async def test_every_request_of_the_python_client_is_answered(newer: TalkingProg
     assert (seen["listed"], seen["received"], seen["drained"]) == ({"jobs": 2}, {"n": 1}, None)
     assert seen["files"] == [["b.bin", 1048576], ["empty.txt", 0], ["streamed.bin", 1048576]]
     assert (seen["whole"], seen["empty"]) == ([True, True], [0, "empty.txt", "text/plain"])
-    assert (seen["stat"], seen["nowhere"], seen["exists"]) == (["b.bin", 1048576, False], None, False)
+    assert (seen["stat"], seen["nowhere"]) == (["b.bin", 1048576, False], None)
     assert seen["refused"] == [1004, "'a/b.bin' exists: overwrite it, or take another path"]
     assert seen["missing"] == [1003, "no file 'nowhere' in this room"]
     assert seen["url"] == "http://"
     assert seen["document"] == {"page": {"notes": [{"note": {"text": "from 0.56"}}]}}
-    assert seen["log"] == "no error but None"
+    assert seen["moved"] == ["c/d/moved.bin", False]
+    assert seen["in_the_way"][0] == 1004
+    assert seen["exists"] == [False, False, False]
+    assert seen["described"] == {"page": {"notes": []}}
+    assert (seen["log"], seen["logged"]) == ("no error but None", ["info", {"message": "hello", "n": 1}])
     assert seen["nobody"] == [1003, "no toolkit 'none' in this room"]
     assert seen["absent"] == [1003, "this room server has no toolkit 'dataset'"]
     assert seen["called"][0] == 1001
@@ -308,3 +193,16 @@ async def test_a_client_comes_back_when_its_server_was_restarted(
         async with running_server(home, port=port, key=key) as again, again.client() as ours, asyncio.timeout(30):
             while toolkit not in {kit.name for kit in await ours.agents.list_toolkits()}:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.1)
+
+
+async def test_clients_of_each_generation_meet_in_one_voice_session(
+    newer: TalkingPrograms, older: TalkingPrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "a-secret-of-thirty-two-characters"
+    for name, value in (("URL", "https://voice.example.com"), ("API_KEY", "key"), ("API_SECRET", secret)):
+        monkeypatch.setenv(f"LIVEKIT_{name}", value)
+    async with running_server(tmp_path / "voice") as server:
+        seen = [await programs.lines("voice_session", server) for programs in (newer, older)]
+    assert [line["url"] for line in seen] == ["wss://voice.example.com"] * 2
+    sessions = {jwt.decode(line["token"], key=secret, algorithms=["HS256"])["video"]["room"] for line in seen}
+    assert len(sessions) == 1

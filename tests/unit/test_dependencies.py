@@ -14,10 +14,13 @@ FILE = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = FILE["project"]
 DECLARED = [
     Requirement(text)
-    for text in (
-        *FILE["build-system"]["requires"],
-        *PROJECT["dependencies"],
-        *(text for extra in PROJECT["optional-dependencies"].values() for text in extra),
+    # Once, though two extras may need the same.
+    for text in dict.fromkeys(
+        (
+            *FILE["build-system"]["requires"],
+            *PROJECT["dependencies"],
+            *(text for extra in PROJECT["optional-dependencies"].values() for text in extra),
+        )
     )
 ]
 PINNED_LINES = [

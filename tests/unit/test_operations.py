@@ -41,7 +41,8 @@ NOT_OF_THE_HOST = {
     "openai_api_key", "openai_base_url", "openai_model", "log_level", "log_format", "otel_endpoint", "operator_key",
     "studio_link", "studio_oidc_issuer", "studio_oidc_client_id", "studio_oidc_client_secret", "studio_oidc_client_secret_file",
     "studio_oidc_name", "studio_oidc_scopes", "studio_oidc_groups_claim", "studio_oidc_roles",
-    "anthropic_api_key", "anthropic_model",
+    "anthropic_api_key", "anthropic_model", "livekit_url", "livekit_api_key", "livekit_api_secret",
+    "secrets_key", "secrets_key_file",
     "mail_domain", "smtp_hostname", "smtp_port", "smtp_username", "smtp_password", "smtp_local_hostname",
 }  # fmt: skip
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}

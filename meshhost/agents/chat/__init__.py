@@ -8,5 +8,16 @@ message asks for, the document as a list of messages, the conversation with the 
 
 from meshhost.agents.chat.bot import ChatBot
 from meshhost.agents.chat.context import ChatThreadContext
+from meshhost.elsewhere import names_elsewhere
 
 __all__ = ["ChatBot", "ChatThreadContext"]
+
+_NO_SHELL = "meshhost runs no shells for models: give the agent a tool that calls your own service"
+__getattr__ = names_elsewhere(
+    __name__,
+    {
+        "ChatBotThreadOpenAIImageGenerationTool": "meshhost.openai.tools.thread_images",
+        "ChatBotThreadOpenAIImageGenerationToolkitBuilder": "meshhost.openai.tools.thread_images",
+    },
+    {"ChatBotThreadLocalShellTool": _NO_SHELL, "ChatBotThreadLocalShellToolkitBuilder": _NO_SHELL},
+)

@@ -80,7 +80,7 @@ class ChatBot(SingleRoomAgent):
     def __init__(
         self,
         *,
-        name: str,
+        name: str | None = None,
         title: str | None = None,
         description: str | None = None,
         requires: Sequence[Requirement] | None = None,
@@ -118,7 +118,7 @@ class ChatBot(SingleRoomAgent):
             echo_seconds=echo_seconds,
             clock=clock or SystemClock(),
         )
-        self._tasks = TaskOwner(f"chat bot {name}")
+        self._tasks = TaskOwner(f"chat bot {self.name}")
         self._threads = OpenThreads(self, tasks=self._tasks, max_threads=max_threads)
         self._is_draining = False
 

@@ -24,7 +24,7 @@ class MailBot(MailWorker):
         self,
         *,
         queue: str | None = None,
-        name: str,
+        name: str | None = None,
         llm_adapter: LLMAdapter[Any],
         email_address: str,
         title: str | None = None,

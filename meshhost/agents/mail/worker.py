@@ -85,7 +85,7 @@ class MailWorker(Worker):
         self,
         *,
         queue: str = "email",
-        name: str,
+        name: str | None = None,
         title: str | None = None,
         description: str | None = None,
         requires: Sequence[Requirement] | None = None,

@@ -34,6 +34,9 @@ def serve(
         typer.Option(help="Database for queues (default: MESHHOST_DATABASE_URL, else a file in the data folder)."),
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration file (meshhost.toml).")] = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="Let service hosts dial in (the same as links.enabled in the file).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the room server until SIGTERM or Ctrl-C.
@@ -52,6 +55,7 @@ def serve(
         data_dir=(data_dir or settings.data_dir).expanduser(),
         database_url=database_url or settings.database_url,
         file=read_server_file(config),
+        links=links,
     )
     serve_rooms(options, as_json=as_json, config=config)
 
@@ -79,6 +83,39 @@ def list_rooms(as_json: JsonOption = False) -> None:
     print_table(
         ("NAME", "STATE", "PARTICIPANTS"), rows, empty="no rooms yet: a room is created when a participant joins it"
     )
+
+
+@app.command()
+def create(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the room.")] = None,
+    named: Annotated[str | None, typer.Option("--name", hidden=True)] = None,
+    if_not_exists: Annotated[
+        bool, typer.Option("--if-not-exists", help="End well when the room is there already.")
+    ] = False,
+    _no_owner: Annotated[bool, typer.Option("--no-owner", hidden=True)] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a room. Rooms need not be made: one opens when somebody joins it."""
+    from meshhost.cli.commands.configured.asking import ask_project, say
+    from meshhost.cli.connect import resolve_room
+
+    body = {"name": resolve_room(name or named), "if_not_exists": if_not_exists, "metadata": None}
+    made = ask_project("POST", "rooms", body)
+    say(made, f"made room {made['name']}", as_json=as_json)
+
+
+@app.command("get", hidden=True)
+def get_room(
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
+    named: Annotated[str | None, typer.Option("--name")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the record of a room; MeshAgent's spelling."""
+    from meshhost.cli.commands.configured.asking import ask_project, quoted, say
+    from meshhost.cli.connect import resolve_room
+
+    found = ask_project("GET", f"rooms/{quoted(resolve_room(name or named))}")
+    say(found, f"{found['name']} ({found['id']})", as_json=as_json)
 
 
 @app.command("services")

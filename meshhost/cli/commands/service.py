@@ -18,7 +18,7 @@ from meshhost.settings import read_settings
 __all__ = ["run"]
 
 
-def run(*, file: str, room: str, json: bool, reload: bool = False, port: int = 0) -> None:
+def run(*, file: str, room: str, json: bool, reload: bool = False, port: int = 0, link: bool = False) -> None:
     """Run the program until it ends or a signal stops it. Raises MeshhostError, or typer.Exit with the program's code."""
     log_for_command()
 
@@ -38,7 +38,7 @@ def run(*, file: str, room: str, json: bool, reload: bool = False, port: int = 0
         if step == "joined" and sys.stderr.isatty() and not json:
             note(f"send it work: meshhost queue send --room={room} --queue=… --json='{{…}}'; Ctrl-C stops")
 
-    running = run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json, port=port)
+    running = run_service(file, room=room, progress=progress, reload=reload, shows_jobs=json, port=port, links=link)
     exit_code = asyncio.run(running)
     if exit_code and not is_explained:
         note(f"the program ended with exit code {exit_code}")

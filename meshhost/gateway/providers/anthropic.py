@@ -22,8 +22,8 @@ _PASSED = ("messages", "messages/count_tokens")
 class AnthropicProvider(ForwardingProvider):
     """Forwards to a service with the Messages API. See ForwardingProvider."""
 
-    def _authorise(self, headers: CIMultiDict[str]) -> None:
-        headers["x-api-key"] = self._api_key
+    def _authorise(self, headers: CIMultiDict[str], key: str) -> None:
+        headers["x-api-key"] = key
         headers.setdefault("anthropic-version", _VERSION)
 
     async def _answer(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:

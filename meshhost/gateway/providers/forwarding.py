@@ -11,25 +11,46 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from typing import TypeAlias
 from urllib.parse import unquote_plus
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, ConnectionTimeoutError, TCPConnector, web
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    ConnectionTimeoutError,
+    TCPConnector,
+    WSServerHandshakeError,
+    web,
+)
 from multidict import CIMultiDict
 from yarl import URL
 
-from meshhost.errors import InvalidRequestError, LLMError, NotFoundError, SettingsError
+from meshhost.errors import InvalidRequestError, LLMError, NotFoundError, SecretsLockedError, SettingsError
 from meshhost.gateway.http import MAX_BODY_BYTES, check_path, ends_with_caller, error_response, json_object, observe
 from meshhost.gateway.provider import Caller
 from meshhost.gateway.providers.misjudged import answer_set_right
 from meshhost.gateway.providers.translating import Translation
+from meshhost.identity.tenant import TenantId
 from meshhost.llm.caller_forms import CallerForm
 from meshhost.llm.dialects import Dialect
 
-__all__ = ["ForwardingProvider"]
+__all__ = ["ForwardingProvider", "TenantKey"]
+
+TenantKey: TypeAlias = Callable[[TenantId], Awaitable[str | None]]
+# The key that the tenant of the present request brought. Set by each request, since those of one connection share a context.
+_own_key: ContextVar[str | None] = ContextVar("own_key", default=None)
 
 logger = logging.getLogger(__name__)
+
+# Of a WebSocket: for its handshake, and between the pings that keep it alive.
+_DIAL_SECONDS = 15.0
+_HEARTBEAT_SECONDS = 30.0
 
 _HOP_BY_HOP = frozenset(
     [
@@ -81,12 +102,20 @@ _NOT_RETURNED = _HOP_BY_HOP | {
 }
 
 
+def _checked_key(key: str | None) -> str | None:
+    """A tenant's key as a header can hold it. Raises SecretsLockedError, which does not show it."""
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise SecretsLockedError("a key of a provider is of printable ASCII characters, without line ends")
+    return key or None
+
+
 class ForwardingProvider:
     """Forwards requests to `base_url` (which ends with the API's version, as in https://api.openai.com/v1).
 
     A JSON request without a model gets `default_model`. `connect_timeout` bounds connecting and `idle_timeout` each wait for
     bytes, in seconds. Request bodies are also bounded by the app's client_max_size, which `add_gateway_routes` raises to its
-    own limit. Connections are reused unless `keep_alive` is false.
+    own limit. Connections are reused unless `keep_alive` is false. `tenant_key` returns the key that a tenant brings itself, or
+    None for `api_key`; it may raise MeshhostError.
     """
 
     def __init__(
@@ -100,6 +129,7 @@ class ForwardingProvider:
         connect_timeout: float = 10.0,
         idle_timeout: float = 120.0,
         keep_alive: bool = True,
+        tenant_key: TenantKey | None = None,
     ) -> None:
         base_url, api_key = base_url.strip(), api_key.strip()
         if URL(base_url).scheme not in {"http", "https"} or not URL(base_url).host or " " in base_url:
@@ -116,6 +146,7 @@ class ForwardingProvider:
             total=None, connect=connect_timeout, sock_connect=connect_timeout, sock_read=idle_timeout
         )
         self._keep_alive = keep_alive
+        self._tenant_key = tenant_key
         self._session: ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -155,13 +186,20 @@ class ForwardingProvider:
         try:
             body = self._with_model(await request.read())
             check_path(path)
+            _own_key.set(await self._key_of(caller))
         except InvalidRequestError as error:
             return error_response(404, str(error), type="invalid_request_error", code="unknown_path")
+        except SecretsLockedError as error:
+            return error_response(503, str(error), type="upstream_unavailable")
         except web.HTTPRequestEntityTooLarge:
             body = None
         if body is None or len(body) > self._max_body:
             return error_response(413, f"a request may have {self._max_body} bytes", type="request_too_large")
         return await self._answer(request, path, body)
+
+    async def _key_of(self, caller: Caller) -> str | None:
+        """The key that the caller's tenant brought, if it did. Raises SecretsLockedError, and what a wrong one raises."""
+        return None if self._tenant_key is None else _checked_key(await self._tenant_key(caller.tenant))
 
     async def _answer(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         """Answer the request; overridden by a provider that does not speak each API itself."""
@@ -189,7 +227,10 @@ class ForwardingProvider:
             ((name, value) for name, value in request.headers.items() if not _CREDENTIAL.search(name)), dropped
         )
         try:
-            async with ends_with_caller(request), self._send(request.method, path, query, headers, body) as upstream:
+            async with (
+                ends_with_caller(request),
+                self._send(request.method, path, query, headers, body, key=_own_key.get()) as upstream,
+            ):
                 examined = await self._examine(upstream, path)
                 response = self._begin(upstream, examined)
                 if not isinstance(response, web.Response):
@@ -206,9 +247,9 @@ class ForwardingProvider:
             return self._unreachable(error)
         return response
 
-    def _authorise(self, headers: CIMultiDict[str]) -> None:
-        """Add the gateway's key."""
-        headers["Authorization"] = f"Bearer {self._api_key}"
+    def _authorise(self, headers: CIMultiDict[str], key: str) -> None:
+        """Add the key: the gateway's, or the one that a tenant brought."""
+        headers["Authorization"] = f"Bearer {key}"
 
     def _send(
         self,
@@ -217,11 +258,13 @@ class ForwardingProvider:
         query: str = "",
         headers: CIMultiDict[str] | None = None,
         body: bytes | None = None,
+        *,
+        key: str | None = None,
     ) -> AbstractAsyncContextManager[ClientResponse]:
         if self._session is None:
             raise LLMError(f"provider {self.name} is not started")
         headers = headers if headers is not None else CIMultiDict()
-        self._authorise(headers)
+        self._authorise(headers, key or self._api_key)
         headers["Accept-Encoding"] = "identity"
         url = URL(f"{self._base_url}/{path}{f'?{query}' if query else ''}", encoded=True)
         # Redirects are not followed: they would send the key to another server.
@@ -251,6 +294,40 @@ class ForwardingProvider:
             headers.popall("Content-Length", None)
             return web.Response(status=upstream.status, headers=headers, body=body)
         return web.StreamResponse(status=upstream.status, headers=headers)
+
+    async def _dial(
+        self, path: str, query: dict[str, str], caller: Caller, *, max_event_bytes: int
+    ) -> ClientWebSocketResponse:
+        """Open a WebSocket to the service. Raises LLMError with the HTTP status that our caller gets."""
+        if self._session is None:
+            raise LLMError(f"provider {self.name} is not started")
+        headers: CIMultiDict[str] = CIMultiDict()
+        try:
+            self._authorise(headers, await self._key_of(caller) or self._api_key)
+        except (InvalidRequestError, SecretsLockedError) as error:
+            raise LLMError(str(error), status=503) from None
+        url = URL(f"{self._base_url}/{path}").with_query(query)
+        try:
+            async with asyncio.timeout(_DIAL_SECONDS):
+                return await self._session.ws_connect(
+                    url, headers=headers, heartbeat=_HEARTBEAT_SECONDS, max_msg_size=max_event_bytes
+                )
+        except WSServerHandshakeError as error:
+            raise self._refused(error.status) from None
+        except TimeoutError as error:
+            raise LLMError(f"provider {self.name} did not answer in time", status=504) from error
+        except (ClientError, OSError) as error:
+            raise LLMError(f"provider {self.name} cannot be reached", status=502) from error
+
+    def _refused(self, status: int) -> LLMError:
+        """What the refusal of a WebSocket means to our caller, who has no part in the gateway's key."""
+        logger.warning("a model provider refused a session", extra={"provider": self.name, "status": status})
+        if status in {400, 404, 405, 429}:
+            return LLMError(f"provider {self.name} refused the session (HTTP {status})", status=status)
+        if status in {401, 403}:
+            text = f"provider {self.name} refused the gateway's provider key (HTTP {status}); tell the operator"
+            return LLMError(text, status=502)
+        return LLMError(f"provider {self.name} gave no session (HTTP {status})", status=502)
 
     def _unreachable(self, error: Exception) -> web.Response:
         logger.warning("a model provider gave no answer", extra={"provider": self.name, "error": type(error).__name__})

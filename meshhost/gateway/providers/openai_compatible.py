@@ -12,9 +12,10 @@ import logging
 import re
 from typing import Any, Literal
 
-from aiohttp import ClientResponse, web
+from aiohttp import ClientResponse, ClientWebSocketResponse, web
 
 from meshhost.gateway.http import error_response, json_object
+from meshhost.gateway.provider import Caller
 from meshhost.gateway.providers.forwarding import ForwardingProvider
 from meshhost.llm.caller_forms import CHAT_CALLER, FORMS, CallerForm
 from meshhost.llm.dialects import CHAT
@@ -52,6 +53,10 @@ class OpenAICompatibleProvider(ForwardingProvider):
         if "responses" in self._lacks:
             return "chat"
         return "responses" if "responses" in self._has else None
+
+    async def dial_realtime(self, model: str, caller: Caller, *, max_event_bytes: int) -> ClientWebSocketResponse:
+        """See RealtimeProvider."""
+        return await self._dial("realtime", {"model": model}, caller, max_event_bytes=max_event_bytes)
 
     async def _answer(self, request: web.Request, path: str, body: bytes) -> web.StreamResponse:
         form = FORMS.get(path) if request.method == "POST" else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshhost.identity.tenant import AgentKey, RoomKey, TenantId
+from meshhost.link.dialling import LinkedRoom
 from meshhost.room.call import CallContext
 from meshhost.supervision.agent import SupervisedAgent
 from meshhost.supervision.state import TERMINAL, State
@@ -60,7 +61,7 @@ class Assignment:
     def renew(self, request: CallRequest) -> None:
         """Take over a repeated call. Its token is used when the agent connects again."""
         self.request = request
-        if isinstance(self.protocol, WebSocketClientProtocol):
+        if isinstance(self.protocol, WebSocketClientProtocol | LinkedRoom):
             self.protocol.renew(request.token)
         if self.on_renew is not None:
             self.on_renew(request)

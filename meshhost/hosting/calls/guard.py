@@ -86,8 +86,10 @@ class CallGuard:
 
     def check_head(self, request: web.Request) -> None:
         """Refuse a call before its body is read, as far as that can be known. Raises CallRefusedError (401) as `check` does."""
-        if self._secret is None and (is_local_program(request) or not self._secrets):
+        if self._secret is None and not self._secrets:
             _check_local(request)
+            return
+        if self._secret is None and is_local_program(request):
             return
         # Of several secrets, the tenant in the body says which one counts.
         secret = None if self._secrets else self._secret

@@ -58,6 +58,7 @@ class HostedAgents:
 
     `routes` says which paths have processes. `children` makes what runs an agent, by isolation (`task`, `process`). `tenancy`
     decides who may start and when. `ledger`, if there is one, records who must live after a restart of the host.
+    `protocol_for` is how an agent in a task joins its room (default: over a WebSocket of its own); it may be set later.
     `pauses` are the agents that an operator keeps away. `usage_sink` gives the sink for an agent's usage reports, by path and
     tenant.
     """
@@ -74,6 +75,7 @@ class HostedAgents:
         pauses: Pauses | None = None,
         ledger: AgentLedger | None = None,
         usage_sink: Callable[[str, str], UsageSink | None] = lambda _path, _tenant: None,
+        protocol_for: Callable[[CallRequest], ClientProtocol] | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._routes = routes
@@ -84,6 +86,7 @@ class HostedAgents:
         self._pauses = pauses
         self._ledger = ledger
         self._usage_sink = usage_sink
+        self.protocol_for = protocol_for or _own_socket
         # The ids of the agents that have a process of their own or are about to get one.
         self._in_process: set[str] = set()
         self._assignments: dict[str, Assignment] = {}
@@ -222,7 +225,7 @@ class HostedAgents:
         if not is_checked:
             self._tenancy.check_start(request.tenant, route.path, in_process=in_process)
         turns = self._tenancy.turns(request.tenant, start_timeout=route.start_timeout)
-        protocol = inbound or WebSocketClientProtocol(url=request.room_url, token=request.token)
+        protocol = inbound or (_own_socket if in_process else self.protocol_for)(request)
         assignment = Assignment(request, protocol)
         spec = AgentSpec(
             name=f"{request.identity} in {request.room_name}",
@@ -284,6 +287,10 @@ class HostedAgents:
             self._in_process.discard(agent.id)
             if self._ledger is not None:
                 self._ledger.ended(agent.id)
+
+
+def _own_socket(request: CallRequest) -> ClientProtocol:
+    return WebSocketClientProtocol(url=request.room_url, token=request.token)
 
 
 def _refused(text: str) -> CallRefusedError:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from meshhost.hosting.processes.cpython import interpreter_flags
 
-__all__ = ["SECRETS", "Begin", "Reapable", "User", "begin_interpreter", "boot", "boot_as"]
+__all__ = ["SECRETS", "Begin", "Reapable", "User", "begin_interpreter", "boot", "boot_as", "hide_api_key"]
 
 _CHILD = "from meshhost.hosting.processes.child.boot import main; main()"
 
@@ -31,8 +31,15 @@ SECRETS = tuple(
 )
 """The variables that agents' processes find empty: what signs calls and tokens, and what operates the host.
 
-MESHHOST_API_KEY stays: a host has no use for it, so where it is set it is the program's own, which asks for it by name.
+MESHHOST_API_KEY stays: where a host has no use for it, it is the program's own, which asks for it by name. A host that dials in
+with it hides it, too (`hide_api_key`).
 """
+_hidden = set(SECRETS)
+
+
+def hide_api_key() -> None:
+    """Let agents' processes find MESHHOST_API_KEY empty from now on: the host dials in with it, maybe for all tenants."""
+    _hidden.update(("MESHHOST_API_KEY", "MESHAGENT_API_KEY"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ def begin_interpreter(code: str, *descriptors: int, user: User | None = None) ->
 
     It runs as `user` (None: as this process does). Raises OSError.
     """
-    environment = {name: "" if name in SECRETS else value for name, value in os.environ.items()}  # noqa: TID251 - handed on
+    environment = {name: "" if name in _hidden else value for name, value in os.environ.items()}  # noqa: TID251 - handed on
     identity: dict[str, Any] = {}
     if user is not None:
         environment |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}

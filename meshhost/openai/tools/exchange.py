@@ -106,9 +106,18 @@ class Exchange:
             if calls and tool_round == self.max_tool_rounds:
                 break
             await self._run_calls(answer, calls)
+            if await self._hand_over(answer):
+                continue
             if not calls or await self.is_over():
                 return answer, used_tools
         raise LLMError(f"the model still called tools after {self.max_tool_rounds} rounds; raise max_tool_rounds")
+
+    async def _hand_over(self, answer: Answer) -> bool:
+        """Hand the items of hosted tools to their handlers; whether the provider is answered, and so goes on."""
+        answers = [await self.bundle.handle(self.tool_context, item) for item in answer.items]
+        given = [each for each in answers if each is not None]
+        self.context.messages.extend(given)
+        return bool(given)
 
     async def _turn(self) -> Answer:
         with recorded(tracer, "llm.turn") as span:

@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from openai import AsyncOpenAI
 
+from meshhost.elsewhere import names_elsewhere
 from meshhost.openai.proxy import get_client
 from meshhost.openai.tools.hosted_tools import (
     CodeInterpreterTool,
+    FileSearchTool,
     ImageGenerationConfig,
     ImageGenerationTool,
+    ImageGenerationToolkitBuilder,
     OpenAIResponsesTool,
     WebSearchConfig,
     WebSearchTool,
+    WebSearchToolkitBuilder,
 )
+from meshhost.openai.tools.mcp_tool import MCPConfig, MCPServer, MCPTool, MCPToolDefinition, MCPToolkitBuilder
 from meshhost.openai.tools.model_adapter import ModelAdapter, merged
 from meshhost.openai.tools.retry import RetryPolicy
 from meshhost.openai.tools.stream import ANSWER_TIMEOUT
 from meshhost.openai.tools.tool_bundle import ToolBundle
+from meshhost.openai.tools.tool_response import OpenAIResponsesToolResponseAdapter
 from meshhost.settings import read_settings
 from meshhost.tools.schema import Schema
 
@@ -32,12 +38,21 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MODEL",
     "CodeInterpreterTool",
+    "FileSearchTool",
     "ImageGenerationConfig",
     "ImageGenerationTool",
+    "ImageGenerationToolkitBuilder",
+    "MCPConfig",
+    "MCPServer",
+    "MCPTool",
+    "MCPToolDefinition",
+    "MCPToolkitBuilder",
     "OpenAIResponsesAdapter",
     "OpenAIResponsesTool",
+    "OpenAIResponsesToolResponseAdapter",
     "WebSearchConfig",
     "WebSearchTool",
+    "WebSearchToolkitBuilder",
 ]
 
 DEFAULT_MODEL = "gpt-5.1"
@@ -85,3 +100,18 @@ class OpenAIResponsesAdapter(ModelAdapter):
 
     def _options(self, model: str, bundle: ToolBundle, output_schema: Schema | None) -> dict[str, Any]:
         return merged(super()._options(model, bundle, output_schema), self._response_options)
+
+
+_NO_SHELL = "meshhost runs no shells for models: give the agent a tool that calls your own service"
+__getattr__ = names_elsewhere(
+    __name__,
+    {},
+    {
+        "ApplyPatchTool": "use StorageToolkit, whose tools read and write files of the room",
+        "LocalShellConfig": _NO_SHELL,
+        "LocalShellTool": _NO_SHELL,
+        "LocalShellToolkitBuilder": _NO_SHELL,
+        "ShellTool": _NO_SHELL,
+        "ShellToolkitBuilder": _NO_SHELL,
+    },
+)

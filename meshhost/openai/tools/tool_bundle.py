@@ -16,7 +16,7 @@ from opentelemetry import trace
 from meshhost.errors import InvalidRequestError, MeshhostError
 from meshhost.guard import guarding
 from meshhost.openai.tools.answer import cleaned
-from meshhost.openai.tools.hosted_tools import HostedTool
+from meshhost.openai.tools.hosted_tools import HostedTool, OutputHandler
 from meshhost.protocol.json_values import load_json
 from meshhost.protocol.messages import ErrorResponse, Response
 from meshhost.tools.schema import is_strict, with_defs
@@ -44,12 +44,14 @@ class ToolBundle:
     def __init__(self, toolkits: Sequence[Toolkit]) -> None:
         self._entries: dict[str, _Entry] = {}
         self._hosted: list[dict[str, Any]] = []
+        self._handlers: dict[str, OutputHandler] = {}
         for toolkit in toolkits:
             for tool in toolkit.tools:
                 if isinstance(tool, Tool):
                     self._entries[self._free_name(toolkit, tool)] = _Entry(toolkit, tool)
                 elif isinstance(tool, HostedTool):
                     self._hosted.extend(tool.get_open_ai_tool_definitions())
+                    self._handlers.update(tool.get_open_ai_output_handlers())
 
     def __repr__(self) -> str:
         return f"<ToolBundle {self.names}>"
@@ -63,6 +65,21 @@ class ToolBundle:
         """Return the tools in the API's form, in strict mode where their schema allows that; then those that the provider
         runs."""
         return [*(_definition(name, entry.tool) for name, entry in self._entries.items()), *self._hosted]
+
+    async def handle(self, context: ToolContext, item: dict[str, Any]) -> dict[str, Any] | None:
+        """Hand an item of the model's answer to the hosted tool that it is for; what the provider is answered, or None.
+
+        What the handler raises is logged: the answer is there already, and goes on without it.
+        """
+        handler = self._handlers.get(str(item.get("type")))
+        if handler is None:
+            return None
+        try:
+            with guarding():
+                return await handler(context, **item)
+        except Exception:  # the program's code may raise anything
+            logger.warning("an item of the answer was not handled", extra={"item": item.get("type")}, exc_info=True)
+            return None
 
     async def execute(self, *, context: ToolContext, name: str, arguments: str) -> Response:
         """Call the tool with the JSON text that the model wrote. Errors are returned as an ErrorResponse."""

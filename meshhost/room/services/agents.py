@@ -24,6 +24,7 @@ from meshhost.room.link import RoomLink
 from meshhost.room.participants import Participant
 from meshhost.room.replies import reading
 from meshhost.room.requirements import Requirement, requirement_from_json
+from meshhost.room.services.answers import answer_of
 
 if TYPE_CHECKING:
     from meshhost.identity.grants import ApiScope
@@ -188,7 +189,10 @@ class AgentsClient:
         on_behalf_of: Participant | None = None,
         requires: Sequence[Requirement] | None = None,
     ) -> Any:
-        """Ask an agent and return its answer, a JSON value. Raises NotFoundError, or RoomError with the agent's own error."""
+        """Ask an agent and return its answer, a JSON value. Raises NotFoundError, or RoomError with the agent's own error.
+
+        As in MeshAgent, an answer that is an object, a list or a text has the value as `json`, too.
+        """
         request: Header = {"agent": agent, "arguments": dict(arguments)}
         if on_behalf_of is not None:
             request["on_behalf_of_id"] = on_behalf_of.id
@@ -196,7 +200,7 @@ class AgentsClient:
             request["requires"] = [requirement.to_json() for requirement in requires]
         response = await self._call("agent.ask", request)
         with reading("agent.ask"):
-            return response.json["answer"] if isinstance(response, JsonResponse) else None
+            return answer_of(response.json["answer"]) if isinstance(response, JsonResponse) else None
 
     async def make_call(
         self, *, name: str, url: str, arguments: Mapping[str, Any], api: ApiScope | None = None

@@ -190,9 +190,17 @@ class StorageClient:
         with reading("storage.download_url"):
             return str(answer["url"])
 
-    async def delete(self, path: str) -> None:
-        """Delete a file. Raises NotFoundError."""
-        await self._room.send_request("storage.delete", {"path": path})
+    async def delete(self, path: str, recursive: bool | None = None) -> None:
+        """Delete a file; with `recursive` also a folder, with all that it holds. Raises NotFoundError, AccessDeniedError."""
+        await self._room.send_request("storage.delete", {"path": path} | ({"recursive": True} if recursive else {}))
+
+    async def move(self, *, source_path: str, destination_path: str, overwrite: bool = False) -> None:
+        """Give a file another path. Documents and folders are not moved.
+
+        Raises NotFoundError, AlreadyExistsError unless `overwrite`, InvalidRequestError, AccessDeniedError.
+        """
+        moved = {"source_path": source_path, "destination_path": destination_path, "overwrite": overwrite}
+        await self._room.send_request("storage.move", moved)
 
     async def _abort_quietly(self, handle: FileHandle) -> None:
         with contextlib.suppress(RoomError):  # the connection is lost, and the upload ends with our stay

@@ -18,34 +18,42 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import AccessDeniedError, CallRefusedError, RoomError, TokenError
+from meshhost.errors import (
+    AccessDeniedError,
+    CallRefusedError,
+    NotFoundError,
+    RoomError,
+    SecretsLockedError,
+    TokenError,
+)
 from meshhost.identity.called import ADDRESS_CLAIM, ASKED_ADDRESS_CLAIM, SERVICE_CLAIM
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import ApiKey, encode_api_key
-from meshhost.identity.tenant import RoomKey
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.server.calling.call_urls import CallUrls
 from meshhost.server.calling.kept import KeptAgent, Unwanted, is_kept_at, unwanted
-from meshhost.server.calling.records import CallOutcome, CallRecord, shown_url
+from meshhost.server.calling.linked import LinkedHosts
+from meshhost.server.calling.records import CallOutcome, CallRecord, is_linked, shown_url
 from meshhost.server.calling.webhooks import WebhookSender
-from meshhost.server.config import CallTimes, ConfiguredService
+from meshhost.server.config import CallTimes, ConfiguredService, SecretUse
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
 from meshhost.server.core.slots import Slot
 from meshhost.tenant_names import name_of
 
-__all__ = ["ServiceCaller"]
+__all__ = ["ServiceCaller", "TenantCalls"]
 
 logger = logging.getLogger(__name__)
 
 # What a call ends with that brought no agent.
-_FAILED = frozenset({CallOutcome.NOT_JOINED, CallOutcome.REFUSED, CallOutcome.UNREACHABLE, CallOutcome.UNSIGNED})
+_FAILED = frozenset(CallOutcome) - {CallOutcome.ACCEPTED, CallOutcome.JOINED}
 
 TOKEN_LIFETIME = timedelta(days=7)
 
@@ -56,12 +64,25 @@ _SAME_END = timedelta(seconds=30)
 KeyFor = Callable[[str, str | None], ApiKey]
 
 
+class TenantCalls(Protocol):
+    """What calls of services need that belong to a tenant: its secrets, and a way that reaches only where tenants may call."""
+
+    async def values(self, tenant: TenantId, uses: Sequence[SecretUse]) -> dict[str, str]:
+        """Return the values of secrets by variable. Raises NotFoundError, SecretsLockedError, OSError."""
+        ...
+
+    async def send(self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None) -> dict[str, Any]:
+        """Post as `WebhookSender.send` does. Raises CallRefusedError, also for an address that may not be called."""
+        ...
+
+
 class ServiceCaller:
     """Sends `room.call`. `key_for` returns the key that signs the token of a tenant's agent.
 
-    `call_urls` are the URL prefixes that `agent.call` may reach; configured services are trusted without them. For the first
+    `call_urls` are the URL prefixes that `agent.call` may reach; the operator's services are trusted without them, those that
+    tenants configured are called through `tenant_calls`. For the first
     `return_seconds` no service with several hosts is called: its agent may come back by itself, from any of them; and a
-    participant that calls an agent waits for the one of this name to come back.
+    participant that calls an agent waits for the one of this name to come back. `linked` are the hosts that dialled in.
     """
 
     def __init__(
@@ -73,12 +94,18 @@ class ServiceCaller:
         call_urls: Sequence[str],
         call_secret: str | None,
         count: Callable[[str], None],
+        tenant_calls: TenantCalls,
         times: CallTimes = CallTimes(),  # noqa: B008 - immutable
         return_seconds: float = 0.0,
         clock: Clock | None = None,
+        linked: LinkedHosts | None = None,
     ) -> None:
         self._sender = sender
-        self._services = services
+        self._linked = LinkedHosts() if linked is None else linked
+        self._configured = services
+        self._stored: Sequence[ConfiguredService] = ()
+        self._tenant_calls = tenant_calls
+        self._services: Sequence[ConfiguredService] = [*services, *self._linked.services()]
         self._key_for = key_for
         self._call_urls = CallUrls(call_urls)
         self._call_secret = call_secret
@@ -108,12 +135,27 @@ class ServiceCaller:
             agents.clear()
 
     def replace(self, services: Sequence[ConfiguredService]) -> None:
-        """Call these services from now on; the caller wakes the rooms, by `Room.changed`."""
-        self._services = services
+        """Call these services of the operator from now on; the caller wakes the rooms, by `Room.changed`."""
+        self._configured = services
+        self.linked_changed()
+
+    def replace_stored(self, services: Sequence[ConfiguredService]) -> None:
+        """Call these services of tenants from now on; the caller wakes the rooms, by `Room.changed`."""
+        self._stored = services
+        self.linked_changed()
+
+    def linked_changed(self) -> None:
+        """Call the services of the linked hosts as they are now; the caller wakes the rooms, by `Room.changed`."""
+        self._services = [*self._configured, *self._stored, *self._linked.services()]
 
     @property
     def services(self) -> Sequence[ConfiguredService]:
-        """The services that are called now."""
+        """The services of the operator that are called now. Those of tenants must not be shown what the operator may do."""
+        return self._configured
+
+    @property
+    def called(self) -> Sequence[ConfiguredService]:
+        """All services that are called now, with those that tenants stored and that linked hosts asked for."""
         return self._services
 
     def calls(self, room: Room) -> list[dict[str, Any]]:
@@ -145,7 +187,7 @@ class ServiceCaller:
         return unwanted(self._services, room, joining)
 
     def _wanted(self, room: Room) -> list[KeptAgent]:
-        wanted = [service for service in self._services if service.wants(room.key.name)]
+        wanted = [service for service in self._services if service.wants(room.key)]
         return [KeptAgent(room, service, path) for service in wanted for path in service.paths]
 
     async def call_out(
@@ -241,7 +283,7 @@ class ServiceCaller:
     async def _is_there(self, kept: KeptAgent) -> bool:
         # Called at its one host, an agent that lives is found there. Of several hosts, only the agent itself knows its own.
         quiet = self._quiet_until - self._clock.monotonic()
-        if quiet > 0 and len(kept.service.all_urls) > 1:
+        if quiet > 0 and (len(kept.service.all_urls) > 1 or is_linked(kept.service.url)):
             kept.record.next_call_at = self._clock.time() + quiet
             with suppress(TimeoutError):
                 async with asyncio.timeout(quiet):
@@ -254,8 +296,17 @@ class ServiceCaller:
         scope = path.scope or ApiScope.agent_default()
         record.next_call_at = None
         try:
-            secret = kept.service.webhook_secret
-            await self._call(kept.room, url, path.identity, path.arguments, scope, secret=secret)
+            secret, arguments = await self._with_secrets(kept)
+            if is_linked(url):
+                url = await self._call_linked(kept, arguments, scope)
+            else:
+                sender = self._sender if kept.service.tenant is None else self._tenant_calls
+                await self._call(kept.room, url, path.identity, arguments, scope, secret=secret, sender=sender)
+        except (NotFoundError, SecretsLockedError, OSError) as error:
+            # The next call finds what was put right meanwhile.
+            logger.warning("service call without its secret", extra={**kept.log_fields, "reason": str(error)})
+            record.called(url, at, CallOutcome.NO_SECRET, error=str(error))
+            return 0.0
         except CallRefusedError as error:
             logger.warning("service call failed", extra={**kept.log_fields, "reason": str(error)})
             # The sender raises from within its handler when the host could not be reached, else outside of one.
@@ -272,6 +323,32 @@ class ServiceCaller:
         record.called(url, at, CallOutcome.ACCEPTED)
         return None
 
+    async def _with_secrets(self, kept: KeptAgent) -> tuple[str | None, dict[str, Any]]:
+        """The secret that signs the call, and its arguments. Raises NotFoundError, SecretsLockedError, OSError."""
+        service, tenant = kept.service, kept.room.key.tenant
+        secret, environment = service.webhook_secret, dict(service.variables)
+        if service.signed_with is not None:
+            [secret] = (await self._tenant_calls.values(tenant, [service.signed_with])).values()
+        if service.secrets:
+            environment |= await self._tenant_calls.values(tenant, service.secrets)
+        arguments = kept.path.arguments
+        return secret, {**arguments, "environment": environment} if environment else arguments
+
+    async def _call_linked(self, kept: KeptAgent, arguments: dict[str, Any], scope: ApiScope) -> str:
+        """Call a host that dialled in; return its address. Raises CallRefusedError, TokenError."""
+        room, path = kept.room, kept.path
+
+        def data_for(address: str) -> dict[str, Any]:
+            return self._data(room, path.identity, arguments, scope, None, called_at=address)
+
+        try:
+            address = await self._linked.call(kept.urls.current, room.key, kept.service.requires, data_for)
+        except CallRefusedError:
+            self._count("refused")
+            raise
+        self._count("accepted")
+        return address
+
     async def _call(
         self,
         room: Room,
@@ -282,20 +359,33 @@ class ServiceCaller:
         *,
         secret: str | None,
         caller: Participant | None = None,
+        sender: "WebhookSender | TenantCalls | None" = None,
     ) -> None:
-        data = {
-            "room_name": room.key.name,
-            "room_url": room.url,
-            "token": self._token(room.key, identity, scope, caller, called_at=shown_url(url)),
-            "arguments": arguments,
-            "tenant_name": name_of(room.key.tenant),
-        }
+        data = self._data(room, identity, arguments, scope, caller, called_at=shown_url(url))
         try:
-            await self._sender.send(url, "room.call", data, secret=secret)
+            await (sender or self._sender).send(url, "room.call", data, secret=secret)
         except CallRefusedError:
             self._count("refused")
             raise
         self._count("accepted")
+
+    def _data(
+        self,
+        room: Room,
+        identity: str,
+        arguments: dict[str, Any],
+        scope: ApiScope,
+        caller: Participant | None,
+        *,
+        called_at: str,
+    ) -> dict[str, Any]:
+        return {
+            "room_name": room.key.name,
+            "room_url": room.url,
+            "token": self._token(room.key, identity, scope, caller, called_at=called_at),
+            "arguments": arguments,
+            "tenant_name": name_of(room.key.tenant),
+        }
 
     def _token(
         self, room: RoomKey, identity: str, scope: ApiScope, caller: Participant | None, *, called_at: str

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meshhost.server.calling.records import CallRecord, UrlRotation, shown_url
+from meshhost.server.calling.records import CallRecord, UrlRotation, link_of, shown_url, without_host
 from meshhost.server.config import ConfiguredService, ServicePath
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.room import Room
@@ -38,7 +38,7 @@ class KeptAgent:
     def is_configured_as(self, other: "KeptAgent") -> bool:
         """Whether this is called as the other one is: the same path of the same hosts, with the same secret and arguments."""
         mine, its = self.service, other.service
-        return (self.path, mine.all_urls, mine.webhook_secret) == (other.path, its.all_urls, its.webhook_secret)
+        return self.path == other.path and _way_of(mine) == _way_of(its)
 
     def is_coming(self, *, within: float, start: float) -> bool:
         """Whether it may join within these seconds, or has joined within the last `start` seconds."""
@@ -52,7 +52,7 @@ class KeptAgent:
         if member.name != self.path.identity or member.role == "user" or member.is_leaving:
             return False
         # One that nobody called, as a developer starts by hand, takes the place of its identity too.
-        return member.called_at is None or member.called_at in self._addresses
+        return member.called_at is None or without_host(member.called_at) in self._addresses
 
 
 class Unwanted(NamedTuple):
@@ -80,11 +80,20 @@ def unwanted(services: Sequence[ConfiguredService], room: Room, joining: Partici
         return None
     place = _place(services, room, joining)
     if place is None:
-        return Unwanted(joining, None)
+        return None if _is_of_unknown_host(services, joining.called_at) else Unwanted(joining, None)
     for other in room.connected():
         if other is not joining and not other.is_leaving and _place(services, room, other) == place:
             return Unwanted(other, joining) if other.called_at == joining.called_at else Unwanted(joining, other)
     return None
+
+
+def _is_of_unknown_host(services: Sequence[ConfiguredService], address: str) -> bool:
+    """Whether an agent was called at a host that dialled in, of whose name there is no service now.
+
+    After a restart of this server it may come before its host has announced itself.
+    """
+    name = link_of(address)
+    return name is not None and all(link_of(f"{service.url}/") != name for service in services)
 
 
 def is_kept_at(services: Sequence[ConfiguredService], room: Room, identity: str, url: str) -> bool | None:
@@ -92,7 +101,7 @@ def is_kept_at(services: Sequence[ConfiguredService], room: Room, identity: str,
     places = [
         (service, path)
         for service in services
-        if service.wants(room.key.name)
+        if service.wants(room.key)
         for path in service.paths
         if path.identity == identity
     ]
@@ -107,11 +116,17 @@ def _place(services: Sequence[ConfiguredService], room: Room, member: Participan
     if member.called_at is None or not member.called_by_service:
         return None
     for number, service in enumerate(services):
-        if service.wants(room.key.name):
+        if service.wants(room.key):
             for path in service.paths:
-                if path.identity == member.name and member.called_at in _addresses(service, path):
+                if path.identity == member.name and without_host(member.called_at) in _addresses(service, path):
                     return number, path.path
     return None
+
+
+def _way_of(service: ConfiguredService) -> tuple[object, ...]:
+    """What a call of the service depends on, besides the path."""
+    given = (dict(service.variables), tuple(service.secrets), service.signed_with)
+    return (service.all_urls, service.webhook_secret, service.tenant, dict(service.requires), *given)
 
 
 def _addresses(service: ConfiguredService, path: ServicePath) -> frozenset[str]:

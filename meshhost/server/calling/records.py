@@ -13,7 +13,18 @@ from urllib.parse import urlsplit
 
 from meshhost.server.config import ConfiguredService, ServicePath
 
-__all__ = ["MAX_ATTEMPTS", "CallAttempt", "CallOutcome", "CallRecord", "UrlRotation", "shown_url"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "CallAttempt",
+    "CallOutcome",
+    "CallRecord",
+    "UrlRotation",
+    "is_linked",
+    "link_of",
+    "linked_address",
+    "shown_url",
+    "without_host",
+]
 
 MAX_ATTEMPTS = 20
 _MAX_ERROR = 1_000
@@ -31,6 +42,8 @@ class CallOutcome(StrEnum):
     UNREACHABLE = "unreachable"
     UNSIGNED = "unsigned"
     """Nothing was sent: the tenant has no key to sign the agent's token with."""
+    NO_SECRET = "no_secret"  # noqa: S105 - an outcome
+    """Nothing was sent: a secret of the tenant that the service needs is missing, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,29 @@ class UrlRotation:
         waits = {url: max(self._free_at.get(url, now) - now, 0.0) for url in self._urls} | {self.current: retry_after}
         self.current = min([*self._urls[index + 1 :], *self._urls[: index + 1]], key=waits.__getitem__)
         return waits[self.current]
+
+
+_LINK = "link://"
+
+
+def is_linked(url: str) -> bool:
+    """Whether a service's address stands for hosts that dialled in: `link://NAME/path`."""
+    return url.startswith(_LINK)
+
+
+def link_of(address: str) -> str | None:
+    """The name under which the hosts of this address dialled in; None for an address by HTTP."""
+    return address.removeprefix(_LINK).partition("/")[0].rpartition(".")[2] if is_linked(address) else None
+
+
+def linked_address(host: str, url: str) -> str:
+    """The address at which one of these hosts is called: `link://HOST.NAME/path`."""
+    return f"{_LINK}{host}.{url.removeprefix(_LINK)}"
+
+
+def without_host(address: str) -> str:
+    """Undo `linked_address`; any other address as it is."""
+    return _LINK + address.removeprefix(_LINK).partition(".")[2] if is_linked(address) else address
 
 
 def shown_url(url: str) -> str:

@@ -12,10 +12,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from meshhost.errors import AlreadyExistsError, CallRefusedError, NotFoundError
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.server.calling.caller import ServiceCaller
 from meshhost.server.calling.kept import Unwanted
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ConfiguredService
+from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.participants import Participant
 from meshhost.server.core.peer import Peer
 from meshhost.server.core.room import Room
@@ -27,10 +29,14 @@ __all__ = ["CallingService"]
 logger = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 5.0
+_WILDCARDS = frozenset("*?[")
 
 
 class CallingService(RoomService):
-    """Sends `room.started` and `room.ended` to `webhook_urls`, and keeps a room's configured agents in it."""
+    """Sends `room.started` and `room.ended` to `webhook_urls`, and keeps a room's configured agents in it.
+
+    `on_event` gets both, too: it must not wait.
+    """
 
     def __init__(
         self,
@@ -40,12 +46,14 @@ class CallingService(RoomService):
         webhook_urls: Sequence[str],
         webhook_secret: str | None,
         dismiss: Callable[[Participant, str], None],
+        on_event: Callable[[RoomKey, str, dict[str, str]], None] = lambda *_: None,
     ) -> None:
         self._caller = caller
         self._sender = sender
         self._webhook_urls = webhook_urls
         self._webhook_secret = webhook_secret
         self._dismiss = dismiss
+        self._on_event = on_event
 
     def check_join(self, room: Room, joining: Participant) -> None:
         """See RoomService: refuse an agent that its host starts again although its place is taken or gone.
@@ -70,12 +78,29 @@ class CallingService(RoomService):
         One that has no connection at the moment is told when it comes back (`joined`).
         """
         self._caller.replace(services)
+        self._apply(rooms)
+
+    def replace_stored(self, services: Sequence[ConfiguredService], rooms: Iterable[Room]) -> None:
+        """Do the same for the services that tenants configured."""
+        self._caller.replace_stored(services)
+        self._apply(rooms)
+
+    def _apply(self, rooms: Iterable[Room]) -> None:
         for room in rooms:
             for member in room.connected():
                 found = None if member.is_leaving else self._caller.unwanted(room, member)
                 if found is not None and found.rival is None:
                     self._tell_to_leave(room, member, found)
             room.changed()
+
+    def linked_changed(self, directory: RoomDirectory) -> None:
+        """Hosts dialled in, or are gone: keep the agents of their services, and wake the rooms that they name."""
+        before = self._caller.called
+        self._caller.linked_changed()
+        self._apply(directory.rooms)
+        for service in self._caller.called:
+            if service.tenant is not None and service not in before and not set(service.rooms) & _WILDCARDS:
+                directory.need(RoomKey(TenantId(service.tenant), service.rooms))
 
     def _tell_to_leave(self, room: Room, participant: Participant, found: Unwanted) -> None:
         logger.warning("agent is told to leave", extra=_fields(room, participant, found))
@@ -91,16 +116,17 @@ class CallingService(RoomService):
 
     async def opened(self, room: Room) -> None:
         """See RoomService."""
-        await self._send("room.started", {"room_name": room.key.name, "room_url": room.url, "tenant": room.key.tenant})
+        await self._send(room.key, "room.started", {"room_name": room.key.name, "room_url": room.url})
         await self._caller.keep_called(room)
 
     async def ended(self, room: Room) -> None:
         """See RoomService. A room that was only looked at never started."""
         if room.is_awake:
-            await self._send("room.ended", {"room_name": room.key.name, "tenant": room.key.tenant})
+            await self._send(room.key, "room.ended", {"room_name": room.key.name})
 
-    async def _send(self, event: str, data: dict[str, str]) -> None:
-        data = {**data, "tenant_name": name_of(data["tenant"])}
+    async def _send(self, room: RoomKey, event: str, data: dict[str, str]) -> None:
+        data = {**data, "tenant": room.tenant, "tenant_name": name_of(room.tenant)}
+        self._on_event(room, event, data)
         for url in self._webhook_urls:
             try:
                 await self._sender.send(url, event, data, secret=self._webhook_secret)

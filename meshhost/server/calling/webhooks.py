@@ -8,7 +8,7 @@ refuses and a host that cannot be reached alike. Error texts name the URL withou
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -24,16 +24,26 @@ _MAX_ANSWER = 64 * 1024
 
 
 class WebhookSender:
-    """Posts signed webhooks. Without a `session` use it as a context manager, which opens one and closes it."""
+    """Posts signed webhooks. Without a `session` use it as a context manager, which opens one and closes it.
 
-    def __init__(self, session: aiohttp.ClientSession | None = None) -> None:
+    `connector` makes what that session connects with, where not every address may be reached.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None = None,
+        *,
+        connector: Callable[[], aiohttp.BaseConnector] | None = None,
+    ) -> None:
         self._session = session
+        self._connector = connector
 
     async def __aenter__(self) -> Self:
         if self._session is not None:
             raise RuntimeError("this sender has a session already")
         # No cookies: what a host sets in one tenant's call must not come back to it, or to its neighbour, with another's.
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        connector = None if self._connector is None else self._connector()
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -172,15 +172,18 @@ class RoomDirectory:
         elif self._rooms.get(room.key) is not room:
             peer.close(CloseReason.ROOM_ENDED, "the room has ended")
 
-    async def leave(self, room: Room, participant: Participant, peer: Peer, *, orderly: bool) -> None:
-        """The connection of a peer ended. `orderly`: the client closed it on purpose.
+    async def leave(
+        self, room: Room, participant: Participant, peer: Peer, *, orderly: bool, may_return: bool = True
+    ) -> None:
+        """The connection of a peer ended. `orderly`: the client closed it on purpose; `may_return`: it may be resumed.
 
         A participant that did not leave on purpose and is able to resume stays a member for the resume time. Returns when the
         services have settled what the connection held.
         """
         is_current = participant.peer is peer  # else it resumed on another connection
         orderly = orderly and is_current
-        is_final = orderly or peer.closing in _FINAL or Capability.RESUME not in peer.capabilities
+        may_return = may_return and Capability.RESUME in peer.capabilities
+        is_final = orderly or peer.closing in _FINAL or not may_return
         has_left = is_current and is_final
         if is_current:
             self._services.disconnected(room, participant, peer)

@@ -57,7 +57,7 @@ class Dispatcher:
         operation = self._operations.get(name)
         if operation is None:
             self._count("unknown", "refused")
-            raise InvalidRequestError("type", f"this room server does not offer {request.message.type!r}")
+            raise InvalidRequestError("type", f"this room server does not offer {name!r}")
         try:
             if self._rates is not None:
                 may_refuse = not (operation.frees or operation.is_one_way)
@@ -90,7 +90,7 @@ class Dispatcher:
         if operation is None or operation.on_unreadable is None:
             return ErrorResponse(text=str(error), code=error.code)
         operation.on_unreadable(request, error)
-        return None
+        return None if operation.is_one_way else ErrorResponse(text=str(error), code=error.code)
 
     def _check(self, operation: Operation[Any], request: Request) -> Any:
         try:

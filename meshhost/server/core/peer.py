@@ -26,6 +26,9 @@ class Capability(Enum):
     CANCEL = "the client understands that a call it works on was cancelled"
     LOOK = "the client only looks: the room need not wake for it"
     PROGRESS = "the client takes reports of the progress of a call that it made"
+    CONTENTS = "the client takes any content, and a stream of them, as the answer to its calls"
+    FILE_MOVES = "the client takes the move of a file as one event"
+    TOOL_STREAMS = "the tools of the client take any content, and a stream of them, as arguments"
 
 
 class CloseReason(Enum):
@@ -82,6 +85,14 @@ class Peer(HasSlots, Protocol):
         """Send an event without waiting. Returns the id of the message that carries it, unique for this peer.
 
         Never raises for a peer that is gone or slow: a slow one is closed with `CloseReason.TOO_SLOW`.
+        """
+        ...
+
+    async def send(self, event: Event) -> None:
+        """Send an event, waiting while too much waits to be sent. The caller must set a timeout.
+
+        For what its sender can hold back: a participant that takes it slowly is not closed for that. Raises
+        ConnectionLostError, and LimitExceededError for an event that is larger than what may ever wait.
         """
         ...
 

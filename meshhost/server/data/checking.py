@@ -20,6 +20,7 @@ from meshhost.server.data.content import (
     Part,
     bytes_of,
     checked_path,
+    indexes_of,
     lines_of,
     message_of,
     object_of,
@@ -37,6 +38,7 @@ __all__ = ["Summary", "check_archive", "metadata_of"]
 
 # Entries that are read as a whole.
 _MOST_BYTES = 1024 * 1024
+_MOST_TABLE_PART = 128 * 1024 * 1024
 # Up to this length Python's parser is quick enough not to hold up others.
 _QUICK_CHARS = 64 * 1024
 
@@ -52,6 +54,8 @@ class Summary:
     triggers: int = 0
     documents: int = 0
     files: int = 0
+    tables: int = 0
+    table_bytes: int = 0
     file_bytes: int = 0
     body_bytes: int = 0
     usage_rows: int = 0
@@ -62,7 +66,8 @@ class Summary:
             Resource.QUEUES: self.queues,
             Resource.MESSAGES: self.messages + self.dead_letters,
             Resource.FILES: self.files,
-            Resource.STORED_BYTES: self.file_bytes + self.body_bytes,
+            Resource.STORED_BYTES: self.file_bytes + self.body_bytes + self.table_bytes,
+            Resource.TABLES: self.tables,
             Resource.DOCUMENTS: self.documents,
         }
 
@@ -119,7 +124,7 @@ class _Checker:
         content, summary = open_entry(file, entry), self.summary
         if part.kind not in {"room", "usage"} and part.room != self._room:
             raise damaged(f"the room {part.room!r} begins elsewhere")
-        if part.kind in {"room", "queue"} and entry.size > _MOST_BYTES:
+        if part.kind in {"room", "queue", "table_indexes"} and entry.size > _MOST_BYTES:
             raise damaged("an entry is too large")
         match part.kind:
             case "room":
@@ -139,6 +144,8 @@ class _Checker:
             case "file":
                 summary.files += 1
                 summary.file_bytes += entry.size
+            case "table" | "table_indexes":
+                self._check_table(part, content, entry.size)
             case _:
                 self._check_lines(part, content)
 
@@ -176,6 +183,16 @@ class _Checker:
             else:
                 usage_of(line, TenantId(""))
                 self.summary.usage_rows += 1
+
+    def _check_table(self, part: Part, content: IO[bytes], size: int) -> None:
+        """The rows themselves are read in the process that stores them."""
+        if part.kind == "table_indexes":
+            indexes_of(object_of(content.read()))
+            return
+        if size > _MOST_TABLE_PART:
+            raise damaged("a part of a table is too large")
+        self.summary.tables += part.place.endswith("/00000001")
+        self.summary.table_bytes += size
 
     def _check_document(self, content: IO[bytes]) -> None:
         lines = lines_of(content)

@@ -10,6 +10,8 @@
     rooms/ROOM/triggers/N.jsonl          schedules, hooks and mailboxes, without their ids and secrets
     rooms/ROOM/documents/N.jsonl         a document: its path, its snapshot, its updates
     rooms/ROOM/files/PATH                a file
+    rooms/ROOM/tables/NAME/N.arrow       rows of a table as an Arrow stream, from 00000001 on
+    rooms/ROOM/tables/NAME/indexes.json  its indexes, after its rows
     usage/PART.jsonl                     what the tenant spent on models
     SHA256                               the checksum
 
@@ -20,7 +22,8 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Final
 
@@ -34,6 +37,7 @@ from meshhost.stores.files import clean_path
 from meshhost.stores.messages import HIGHEST_PRIORITY, StoredMessage
 from meshhost.stores.triggers.contract import Trigger, TriggerKind
 from meshhost.stores.usage import UsageCounts, UsageKey, UsageRow
+from meshhost.tables.contract import IndexKind, TableIndex, check_column, check_table_name
 from meshhost.triggers.hooks import HOOK_ID_BYTES, Hook, HookSpec
 from meshhost.triggers.mailboxes import Mailbox
 from meshhost.triggers.schedules import Schedule, ScheduleSpec, ScheduleState, new_trigger_id, timing_of
@@ -43,7 +47,9 @@ __all__ = [
     "Part",
     "bytes_of",
     "checked_path",
+    "indexes_of",
     "line_of_bytes",
+    "line_of_indexes",
     "line_of_message",
     "line_of_trigger",
     "line_of_usage",
@@ -66,6 +72,8 @@ _LONGEST_HEADERS: Final = 1024 * 1024
 _STEP: Final = 200
 _STEP_SIZE: Final = 512 * 1024
 _MOST = 2**31 - 1
+_MOST_INDEXES: Final = 1000
+_TABLE_PART = re.compile(r"[0-9]{8}\.arrow")
 _MOST_TOKENS = 2**62
 _COUNTS = tuple(UsageCounts.__slots__)
 
@@ -96,6 +104,8 @@ def part_of(name: str) -> Part:
             return Part("triggers", _room(room), part)
         case ["rooms", room, "documents", part] if part.endswith(".jsonl"):
             return Part("document", _room(room), part)
+        case ["rooms", room, "tables", table, part]:
+            return _table_part(_room(room), _table(table), part)
         case ["rooms", room, "files", *path] if path:
             return Part("file", _room(room), checked_path("/".join(path)))
     raise damaged(f"an entry has an unknown name: {name[:200]!r}")
@@ -268,6 +278,37 @@ def usage_of(value: Mapping[str, Any], tenant: TenantId) -> UsageRow:
         raise damaged(f"price: {error}") from None
     key = UsageKey(tenant, **names, hour=_count(value, "hour", _MOST_TOKENS), price=price)
     return UsageRow(key, UsageCounts(**counts))
+
+
+def line_of_indexes(indexes: Sequence[TableIndex]) -> bytes:
+    """Return the indexes of a table as a line: of each the column, and what it is for."""
+    return to_line({"indexes": [{"column": each.columns[0], "kind": each.kind} for each in indexes if each.columns]})
+
+
+def indexes_of(value: Mapping[str, Any]) -> Sequence[tuple[str, IndexKind]]:
+    """Return the columns and kinds of indexes. Raises InvalidRequestError."""
+    indexes = value.get("indexes")
+    if not isinstance(indexes, list) or len(indexes) > _MOST_INDEXES:
+        raise damaged("indexes: expected a list")
+    try:
+        return [(check_column(_text(each["column"], "column")), IndexKind(each["kind"])) for each in indexes]
+    except (KeyError, TypeError, ValueError):
+        raise damaged("indexes: expected columns and kinds") from None
+
+
+def _table_part(room: str, table: str, part: str) -> Part:
+    if part == "indexes.json":
+        return Part("table_indexes", room, table)
+    if _TABLE_PART.fullmatch(part):
+        return Part("table", room, f"{table}/{part.removesuffix('.arrow')}")
+    raise damaged(f"a part of a table has an unknown name: {part[:200]!r}")
+
+
+def _table(name: str) -> str:
+    try:
+        return check_table_name(name)
+    except InvalidRequestError:
+        raise damaged(f"no table has the name {name[:200]!r}") from None
 
 
 def _room(name: str) -> str:

@@ -1,11 +1,11 @@
 """Deletes all that a tenant or a room keeps, and goes on after a crash where that was interrupted.
 
 A deletion begins with a record in the identity store. From then on tokens, keys and file addresses are refused, here at once
-and within two seconds by other servers over the same store, and open rooms end with the reason. Then schedules, hooks, queues,
-documents, files, traces and usage are deleted, in steps that hold up nobody, and last the record says so; what counts for the
-quota of the tenant is counted anew. A server that was killed meanwhile finds the record at its next start. The record of a
-tenant is kept for ever: every server over the identity store deletes what it keeps of it in stores of its own, and no tenant
-gets the id again.
+and within two seconds by other servers over the same store, and open rooms end with the reason. Then schedules, hooks,
+services, secrets, queues, documents, files, tables, traces and usage are deleted, in steps that hold up nobody, and last the
+record says so; what counts for the quota of the tenant is counted anew. A server that was killed meanwhile finds the record at
+its next start. The record of a tenant is kept for ever: every server over the identity store deletes what it keeps of it in
+stores of its own, and no tenant gets the id again.
 
 What an interrupted import left is deleted in the same way (`imports.py`).
 
@@ -138,9 +138,12 @@ class Deletions:
     async def _delete_content(self, tenant: TenantId, room: str | None) -> None:
         for is_last in (False, True):
             await self._kept.triggers.delete_all(tenant, room)  # first: they send
+            await self._kept.configuration.delete_all(tenant, room)  # then: they bring agents
             await self._kept.queues.delete_all(tenant, room)
             await self._kept.documents.delete_all(tenant, room)
             await self._kept.files.delete_all(tenant, room)
+            if self._kept.tables is not None:
+                await self._kept.tables.delete_all(tenant, room)
             await self._kept.traces.delete_all(tenant, room)
             self._kept.count_again(tenant)
             if not is_last:

@@ -4,10 +4,10 @@
 archive of any size takes the memory of one page (a few hundred messages, a document, a chunk of a file), and a reader that is
 slow slows the export down and nobody else. Stores are read page by page, beside those that write.
 
-An archive is no snapshot of one moment. Each queue is read by id once, then schedules and hooks, the documents and the files,
-room by room: what a message refers to was there before the message, and is therefore in the archive unless it was deleted
-since. Leased messages are written as ready. API keys are left out: a hash could verify no token, and a secret belongs into no
-archive.
+An archive is no snapshot of one moment. Each queue is read by id once, then schedules and hooks, the documents, the files and
+the tables (each at one version), room by room: what a message refers to was there before the message, and is therefore in the
+archive unless it was deleted since. Leased messages are written as ready. API keys are left out: a hash could verify no
+token, and a secret belongs into no archive.
 """
 
 import contextlib
@@ -18,7 +18,14 @@ from meshhost.archives.tar import TarEncoder
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import NotFoundError, RoomError
 from meshhost.identity.tenant import RoomKey, TenantId
-from meshhost.server.data.content import line_of_bytes, line_of_message, line_of_trigger, line_of_usage, to_line
+from meshhost.server.data.content import (
+    line_of_bytes,
+    line_of_indexes,
+    line_of_message,
+    line_of_trigger,
+    line_of_usage,
+    to_line,
+)
 from meshhost.server.data.kept import Kept
 from meshhost.stores.bodies.reference import BodyReference, is_reference
 from meshhost.stores.documents import DocumentKey
@@ -48,6 +55,8 @@ class Exports:
             return True
         if any([await self._kept.triggers.list(*room, kind=kind, limit=1) for kind in TriggerKind]):
             return True
+        if self._kept.tables is not None and room.name in await self._kept.tables.rooms(room.tenant):
+            return True
         return bool(await self._kept.files.list(room, ""))
 
     async def room(self, room: RoomKey) -> AsyncIterator[bytes]:
@@ -76,6 +85,8 @@ class Exports:
     async def _rooms(self, tenant: TenantId) -> Sequence[str]:
         found = {*await self._kept.queues.rooms_of(tenant), *await self._kept.documents.rooms(tenant)}
         found |= set(await self._kept.files.rooms(tenant)) | set(await self._kept.triggers.rooms(tenant))
+        if self._kept.tables is not None:
+            found |= set(await self._kept.tables.rooms(tenant))
         offset = 0
         while page := await self._kept.identity.rooms(tenant, limit=_ROOMS, offset=offset):
             found |= {room.name for room in page}
@@ -101,6 +112,8 @@ class Exports:
             with contextlib.suppress(NotFoundError):  # deleted since
                 async for chunk in self._file(tar, room, path, folder):
                     yield chunk
+        async for chunk in self._tables(tar, room, folder):
+            yield chunk
 
     async def _queue(self, tar: TarEncoder, queue: QueueKey, folder: str) -> AsyncIterator[bytes]:
         yield tar.entry(f"{folder}/queue.json", to_line({"name": queue.name}))
@@ -133,6 +146,18 @@ class Exports:
             while page := await self._kept.triggers.list(room.tenant, room.name, kind=kind, after=after, limit=_PAGE):
                 after, part = page[-1].id, part + 1
                 yield tar.entry(f"{folder}/triggers/{part:08}.jsonl", b"".join(map(line_of_trigger, page)))
+
+    async def _tables(self, tar: TarEncoder, room: RoomKey, folder: str) -> AsyncIterator[bytes]:
+        tables = self._kept.tables
+        if tables is None or room.name not in await tables.rooms(room.tenant):  # asked first: it needs no process
+            return
+        for name in await tables.list(room):
+            with contextlib.suppress(NotFoundError):  # dropped since
+                indexes, number = await tables.indexes(room, name), 0
+                async for part in tables.parts(room, name):
+                    number += 1
+                    yield tar.entry(f"{folder}/tables/{name}/{number:08}.arrow", part.data)
+                yield tar.entry(f"{folder}/tables/{name}/indexes.json", line_of_indexes(indexes))
 
     async def _file(self, tar: TarEncoder, room: RoomKey, path: str, folder: str) -> AsyncIterator[bytes]:
         size, chunks = await self._kept.files.open(room, path)

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import IO
 
@@ -31,6 +31,7 @@ from meshhost.server.data.checking import Summary, check_archive, metadata_of
 from meshhost.server.data.content import (
     Part,
     bytes_of,
+    indexes_of,
     lines_of,
     message_of,
     object_of,
@@ -47,6 +48,7 @@ from meshhost.stores.documents import DocumentKey
 from meshhost.stores.identity import Project
 from meshhost.stores.queues import QueueKey, StoredMessage
 from meshhost.stores.triggers.contract import TriggerLimits
+from meshhost.tables.contract import IndexKind, TablePart, TableStore
 from meshhost.tasks import TaskOwner, uninterrupted
 
 __all__ = ["Imports"]
@@ -208,6 +210,10 @@ class Imports:
                 await self._store_document(room, content)
             case "file":
                 await self._kept.files.restore(room, part.place, content)
+            case "table":
+                await self._store_rows(room, part.place, await asyncio.to_thread(content.read))
+            case "table_indexes":
+                await self._index(room, part.place, indexes_of(object_of(content.read())))
             case _:
                 lines = lines_of(content)
                 while some := await asyncio.to_thread(some_lines, lines):
@@ -230,6 +236,24 @@ class Imports:
                     # The address of a mailbox belongs to one room of the installation. All other ids are new.
                     fields = {"tenant": room.tenant, "room": room.name, "trigger": trigger.id}
                     logger.warning("a mailbox is not imported, since its address is taken", extra=fields)
+
+    async def _store_rows(self, room: RoomKey, place: str, data: bytes) -> None:
+        table, _, number = place.partition("/")
+        await self._tables().restore_part(room, TablePart(table, data), is_first=int(number) == 1)
+
+    async def _index(self, room: RoomKey, table: str, indexes: Sequence[tuple[str, IndexKind]]) -> None:
+        for column, kind in indexes:
+            try:
+                await self._tables().create_index(room, table, column=column, kind=kind)
+            except (InvalidRequestError, NotFoundError) as error:
+                # Its rows are all there. Most likely some were deleted after it was made, and now there are too few.
+                fields = {"tenant": room.tenant, "room": room.name, "table": table, "reason": str(error)}
+                logger.warning("an index is not imported", extra=fields)
+
+    def _tables(self) -> TableStore:
+        if self._kept.tables is None:
+            raise InvalidRequestError("archive", "it has tables, which this room server does not keep")
+        return self._kept.tables
 
     async def _store_document(self, room: RoomKey, content: IO[bytes]) -> None:
         lines = lines_of(content)

@@ -11,14 +11,23 @@ from meshhost.queues.service import QueueService
 from meshhost.quotas.counts import TenantCounts
 from meshhost.quotas.quota import Resource
 from meshhost.server.traces.recorder import TraceRecorder
+from meshhost.stores.configuration.contract import ConfigurationStore
 from meshhost.stores.documents import DocumentStore
 from meshhost.stores.files import RoomFiles
 from meshhost.stores.identity_service import IdentityService
 from meshhost.stores.triggers.contract import TriggerStore
+from meshhost.tables.contract import TableStore
 
 __all__ = ["Kept"]
 
-_COUNTED = (Resource.QUEUES, Resource.MESSAGES, Resource.DOCUMENTS, Resource.FILES, Resource.STORED_BYTES)
+_COUNTED = (
+    Resource.QUEUES,
+    Resource.MESSAGES,
+    Resource.DOCUMENTS,
+    Resource.TABLES,
+    Resource.FILES,
+    Resource.STORED_BYTES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,9 @@ class Kept:
     meter: Meter
     counts: TenantCounts
     triggers: TriggerStore
+    configuration: ConfigurationStore
     traces: TraceRecorder
+    tables: TableStore | None = None
 
     def count_again(self, tenant: TenantId) -> None:
         """What a tenant keeps has changed beside the counts: take it from the stores before it is relied on."""

@@ -94,6 +94,11 @@ class Access:
     def token_holder(self, text: str, room_name: str | None = None) -> tuple[RoomKey, ParticipantToken]:
         """The room of a participant token, which must be this one if it is named, and the token. Raises as `participant`
         does."""
+        room, token = self._verified(text, room_name)
+        self._count(room.tenant)
+        return room, token
+
+    def _verified(self, text: str, room_name: str | None) -> tuple[RoomKey, ParticipantToken]:
         token = ParticipantToken.verified(text, secret_for=self.identity.secret_for, refused=self._refused)
         if self.requires_expiry and token.expires_at is None:
             raise InvalidTokenError("the token never expires, which this room server does not take: sign one with exp")
@@ -109,7 +114,6 @@ class Access:
             raise AccessDeniedError("room", room_name)
         room = RoomKey(TenantId(tenant or DEFAULT_PROJECT), check_room_name(granted))
         self.identity.deleted_rooms.check(room, token.signed_at)
-        self._count(room.tenant)
         return room, token
 
     def is_login(self, bearer: str) -> bool:
@@ -224,6 +228,14 @@ class Access:
         if scope is None or not scope.can_use_llm:
             raise AccessDeniedError("use", "llm")
         return Caller(tenant=key.tenant, room=key, identity=token.name)
+
+    async def check_gateway_caller(self, request: web.Request) -> None:
+        """Raise as `gateway_caller` does when who began a request may not go on with it. It is not counted."""
+        scope = self._verified(request.query.get("token") or bearer_of(request), request.match_info["room"])[
+            1
+        ].get_api_grant()
+        if scope is None or not scope.can_use_llm:
+            raise AccessDeniedError("use", "llm")
 
     def key_for(self, project_id: str, key_id: str | None = None) -> ApiKey:
         """The project's key of this id, or without one any, to sign participant tokens with. Raises TokenError."""

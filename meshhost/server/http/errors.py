@@ -23,6 +23,7 @@ from meshhost.errors import (
     MeshhostError,
     NotFoundError,
     QuotaExceededError,
+    SecretsLockedError,
     StorageFullError,
     TenantSuspendedError,
     TokenError,
@@ -55,6 +56,7 @@ _STATUS: dict[type[MeshhostError], int] = {
     LimitExceededError: 429,
     StorageFullError: 507,
     BodyDisplacedError: 503,
+    SecretsLockedError: 503,
 }
 
 

@@ -22,6 +22,8 @@ _TENANT = "/tenants/{tenant}"
 _ROOM = "/rooms/{room}"
 
 _QUEUES = "/rooms/{room}/queues"
+# The spec of a service may hold values of variables.
+_SERVICES_OF = (_PROJECT, f"{_PROJECT}/rooms/{{room}}")
 
 NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", _QUEUES): Role.VIEWER,
@@ -45,7 +47,9 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("GET", f"{_PROJECT}/rooms"): Role.VIEWER,
     ("POST", f"{_PROJECT}/rooms"): Role.DEVELOPER,
     ("GET", f"{_PROJECT}/rooms/{{name}}"): Role.VIEWER,
+    ("PUT", f"{_PROJECT}/rooms/{{id}}"): Role.DEVELOPER,
     ("DELETE", f"{_PROJECT}/rooms/{{id}}"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/rooms/{{name}}/status"): Role.VIEWER,
     ("POST", f"{_PROJECT}/rooms/{{name}}/connect"): Role.DEVELOPER,
     ("GET", f"{_PROJECT}/rooms/{{name}}/calls"): Role.VIEWER,
     ("GET", f"{_PROJECT}/sessions/active"): Role.VIEWER,
@@ -61,12 +65,25 @@ NEEDED: Mapping[tuple[str, str], Role | str] = {
     ("DELETE", f"{_PROJECT}/mailboxes/{{address}}"): Role.DEVELOPER,
     ("GET", f"{_PROJECT}/mailboxes/{{address}}/deliveries"): Role.VIEWER,
     ("GET", f"{_PROJECT}/rooms/{{name}}/mailboxes"): Role.VIEWER,
+    ("POST", f"{_PROJECT}/secrets"): Role.ADMIN,
+    ("GET", f"{_PROJECT}/secrets"): Role.VIEWER,  # names and times
+    ("PUT", f"{_PROJECT}/secrets/{{id}}"): Role.ADMIN,
+    ("DELETE", f"{_PROJECT}/secrets/{{id}}"): Role.ADMIN,
+    **{(method, f"{where}/services"): Role.DEVELOPER for where in _SERVICES_OF for method in ("GET", "POST")},
+    **{(m, f"{where}/services/{{id}}"): Role.DEVELOPER for where in _SERVICES_OF for m in ("GET", "PUT", "DELETE")},
+    **{("GET", f"{where}/services/by-name/{{id}}"): Role.DEVELOPER for where in _SERVICES_OF},
+    ("POST", f"{_PROJECT}/webhooks"): Role.DEVELOPER,
+    ("GET", f"{_PROJECT}/webhooks"): Role.DEVELOPER,  # a payload may have contents
+    ("GET", f"{_PROJECT}/webhooks/{{id}}"): Role.DEVELOPER,
+    ("PUT", f"{_PROJECT}/webhooks/{{id}}"): Role.DEVELOPER,
+    ("DELETE", f"{_PROJECT}/webhooks/{{id}}"): Role.DEVELOPER,
     ("GET", f"{_PROJECT}/usage"): Role.VIEWER,
     ("GET", f"{_PROJECT}/queue-series"): Role.VIEWER,
     ("*", f"{_PROJECT}/{{what}}"): Role.VIEWER,  # answered with 501
     ("*", f"{_PROJECT}/{{what}}/{{rest}}"): Role.VIEWER,
     ("POST", f"{_ROOM}/queues/{{queue}}/messages"): Role.DEVELOPER,
     **{(method, f"{_ROOM}/mcp"): Role.DEVELOPER for method in ("POST", "GET", "DELETE")},
+    ("GET", "/link"): Role.DEVELOPER,
     ("GET", "/schedules"): Role.VIEWER,
     ("POST", "/schedules/preview"): Role.VIEWER,  # changes nothing
     ("POST", f"{_ROOM}/schedules"): Role.DEVELOPER,

@@ -17,6 +17,7 @@ from meshhost.identity.grants import ApiScope
 from meshhost.identity.keys import encode_api_key
 from meshhost.identity.tenant import RoomKey, TenantId, check_room_name
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
+from meshhost.protocol.json_values import dump_json
 from meshhost.queues.service import QueueService
 from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.room import Room
@@ -28,6 +29,8 @@ __all__ = ["RestRoutes"]
 
 _MAX_LIMIT = 1000
 _ALL = 2**31
+# The member of the metadata in which the annotations of a room are kept.
+_ANNOTATIONS = "meshhost.annotations"
 
 
 class RestRoutes:
@@ -61,7 +64,9 @@ class RestRoutes:
                 web.post(f"{project}/rooms", self._create_room),
                 web.get(f"{project}/rooms", self._rooms),
                 web.get(f"{project}/rooms/{{name}}", self._room),
+                web.put(f"{project}/rooms/{{id}}", self._change_room),
                 web.delete(f"{project}/rooms/{{id}}", self._delete_room),
+                web.get(f"{project}/rooms/{{name}}/status", self._status),
                 web.post(f"{project}/rooms/{{name}}/connect", self._connect),
                 web.get(f"{project}/rooms/{{name}}/calls", self._calls),
                 web.get(f"{project}/sessions/active", self._active),
@@ -97,23 +102,55 @@ class RestRoutes:
     async def _create_room(self, request: web.Request) -> web.Response:
         project, body = self.project(request), await json_object(request)
         name = check_room_name(text_of(body, "name"))
-        metadata = body.get("metadata") or {}
-        if not isinstance(metadata, dict):
-            raise InvalidRequestError("metadata", "expected an object or null")
+        if body.get("permissions"):
+            raise InvalidRequestError("permissions", "expected null: who has a key of the project may use its rooms")
         room = await self._identity.create_room(
-            project, name, metadata=json.dumps(metadata), if_not_exists=bool(body.get("if_not_exists"))
+            project, name, metadata=_metadata_in(body), if_not_exists=bool(body.get("if_not_exists"))
         )
         return web.json_response(_room(room))
+
+    async def _change_room(self, request: web.Request) -> web.Response:
+        """Replace metadata and annotations. A room keeps its name, under which its queues and files are."""
+        project, body, room_id = self.project(request), await json_object(request), request.match_info["id"]
+        metadata = _metadata_in(body)
+        known = await self._identity.rooms(project, limit=_ALL, offset=0)
+        found = next((room for room in known if room.id == room_id), None)
+        if found is None:
+            raise NotFoundError("no such room")
+        if text_of(body, "name", found.name) != found.name:
+            raise InvalidRequestError("name", f"expected {found.name!r}: a room keeps its name")
+        return web.json_response(_room(await self._identity.change_room(project, room_id, metadata=metadata)))
+
+    async def _status(self, request: web.Request) -> web.Response:
+        """Whether a room is open, in MeshAgent's words."""
+        project, name = self.project(request), check_room_name(request.match_info["name"])
+        is_open = self._open(project, name)["open"]
+        if not is_open and await self._identity.find_room(project, name) is None:
+            raise NotFoundError("no such room")
+        return web.json_response({"status": "Allocated" if is_open else "Unallocated"})
 
     async def _rooms(self, request: web.Request) -> web.Response:
         project = self.project(request)
         limit, offset = query_number(request, "limit", 50), query_number(request, "offset", 0)
+        if "page_size" in request.query:
+            return await self._page_of_rooms(request, project)
         if request.query.get("all") not in ("1", "true"):
             rooms = await self._identity.rooms(project, limit=min(limit, _MAX_LIMIT), offset=offset)
             return web.json_response({"rooms": [_room(room) | self._open(project, room.name) for room in rooms]})
         known = await self._known_rooms(project)
         page = sorted(known)[offset : offset + min(limit, _MAX_LIMIT)]
         return web.json_response({"rooms": [known[name] | self._open(project, name) for name in page]})
+
+    async def _page_of_rooms(self, request: web.Request, project: str) -> web.Response:
+        """A page as clients of SDK 0.56 ask for it: `filter` is a part of names, the token is where the page begins."""
+        size, start = query_number(request, "page_size", 50), query_number(request, "continuation_token", 0)
+        part = request.query.get("filter", "").strip().casefold()
+        known = await self._identity.rooms(project, limit=_ALL, offset=0)
+        found = [room for room in known if part in room.name.casefold()]
+        end = start + max(1, min(size, _MAX_LIMIT))
+        rooms = [_room(room) | self._open(project, room.name) for room in found[start:end]]
+        token = str(end) if end < len(found) else None
+        return web.json_response({"rooms": rooms, "total": len(found), "continuation_token": token})
 
     async def _known_rooms(self, project: str) -> dict[str, dict[str, Any]]:
         """All rooms by name: recorded, open, or with a queue, but none that is being deleted or imported.
@@ -200,5 +237,17 @@ class RestRoutes:
         return project
 
 
+def _metadata_in(body: dict[str, Any]) -> str:
+    """Metadata and annotations of a body, as they are kept. Raises InvalidRequestError."""
+    metadata, annotations = body.get("metadata") or {}, body.get("annotations") or {}
+    if not isinstance(metadata, dict):
+        raise InvalidRequestError("metadata", "expected an object or null")
+    if not isinstance(annotations, dict) or not all(isinstance(each, str) for each in annotations.values()):
+        raise InvalidRequestError("annotations", "expected an object of texts, or null")
+    return dump_json(metadata | ({_ANNOTATIONS: annotations} if annotations else {}))
+
+
 def _room(room: RoomInfo) -> dict[str, Any]:
-    return {"id": room.id, "name": room.name, "metadata": json.loads(room.metadata)}
+    metadata = json.loads(room.metadata)
+    annotations = metadata.pop(_ANNOTATIONS, {})
+    return {"id": room.id, "name": room.name, "metadata": metadata, "annotations": annotations}

@@ -2,7 +2,8 @@
 
 Both wake the room, as every request of a participant does. A first list waits some seconds for the agents of configured
 services, a call waits for its tool. A call is made by a participant that is in the room as long as the call takes
-(`visitor.py`), through the dispatcher that checks its grants; what the room reports meanwhile goes to the client as progress.
+(`core/visitor.py`), through the dispatcher that checks its grants; what the room reports meanwhile goes to the client as
+progress.
 """
 
 import asyncio
@@ -16,12 +17,12 @@ from meshhost.server.core.directory import RoomDirectory
 from meshhost.server.core.dispatch import Dispatcher
 from meshhost.server.core.peer import Event
 from meshhost.server.core.room import Room
+from meshhost.server.core.visitor import Visitor, visiting
 from meshhost.server.mcp import wire
 from meshhost.server.mcp.answers import Answer
 from meshhost.server.mcp.asked import Asked
 from meshhost.server.mcp.catalog import Offer, described, input_schema, offers, page_of
 from meshhost.server.mcp.results import failed, result_of
-from meshhost.server.mcp.visitor import Visitor, visiting
 from meshhost.server.mcp.wire import RpcError
 from meshhost.server.services.agents.service import AgentsService
 

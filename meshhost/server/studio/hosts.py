@@ -20,6 +20,7 @@ from yarl import URL
 
 from meshhost.edge.bodies import read_body
 from meshhost.errors import NotFoundError
+from meshhost.server.calling.records import is_linked
 from meshhost.server.config import ConfiguredService
 from meshhost.server.fresh import Fresh
 from meshhost.server.http.access import Access
@@ -126,7 +127,12 @@ class Hosts:
         return web.json_response(answer, status=502 if status == 401 else status)
 
     async def _known(self) -> list[_Host]:
-        configured = [_Host(url.rstrip("/"), each.rooms, False) for each in self._services() for url in each.all_urls]
+        configured = [
+            _Host(url.rstrip("/"), each.rooms, False)
+            for each in self._services()
+            for url in each.all_urls
+            if not is_linked(url)
+        ]
         local = await asyncio.to_thread(self._local)
         hosts = [*configured, *(_Host(url.rstrip("/"), room, True) for url, room in local.items())]
         return list({host.id: host for host in reversed(hosts)}.values())[::-1]

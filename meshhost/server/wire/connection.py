@@ -26,7 +26,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from meshhost.errors import (
     ConnectionLostError,
@@ -52,10 +52,9 @@ from meshhost.server.wire.failures import error_answer, first_of
 from meshhost.server.wire.gathering import Gathered
 from meshhost.server.wire.inbox import Inbox
 from meshhost.transport.base import Transport
-from meshhost.transport.heartbeat import Heartbeat
 from meshhost.transport.outbox import Outbox
 
-__all__ = ["CANCEL_REQUEST", "Connection", "GivenUp"]
+__all__ = ["CANCEL_REQUEST", "Connection", "GivenUp", "Pulse"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,23 @@ GivenUp = Callable[[Room, Participant, Peer, int], None]
 """Called with the message id of a request that was given up after it was answered."""
 
 
+class Pulse(Protocol):
+    """How it is known that the client lives; see `Peer` for the first two. `transport.heartbeat.Heartbeat` is one."""
+
+    @property
+    def heard_at(self) -> float:
+        """When anything came last, on the clock of the event loop."""
+        ...
+
+    def probe(self, *, patience: float) -> float:
+        """Ask for a sign of life. Returns the present time."""
+        ...
+
+    def stop(self) -> None:
+        """The connection has ended. Idempotent."""
+        ...
+
+
 class Connection:
     """See `Peer`. `max_requests` bounds the requests in progress, `max_waiting_bytes` what waits to be sent.
 
@@ -77,7 +93,7 @@ class Connection:
     received, and `arrivals` watches that its messages arrive in time. `given_up` is called for a request that its client gave
     up too late: the answer has been sent. A participant that is disconnected has `flush_timeout` seconds to receive its last
     messages. `pause` says how many seconds the reader waits before the next message; it also waits after a request that was
-    refused for the tenant's rate.
+    refused for the tenant's rate. Messages are sent in packets of at most `slice_bytes`.
     """
 
     def __init__(
@@ -96,15 +112,16 @@ class Connection:
         arrivals: Arrivals,
         arriving: Arriving | None = None,
         given_up: GivenUp = lambda *_: None,
-        heartbeat: Heartbeat | None = None,
+        heartbeat: Pulse | None = None,
         flush_timeout: float = FLUSH_TIMEOUT,
         pause: Callable[[], float] = lambda: 0.0,
+        slice_bytes: int = SERVER_SLICE,
     ) -> None:
         self._transport, self._heartbeat = transport, heartbeat
         self._room, self._participant = room, participant
         self._dispatch = dispatch
         self._translator = translator
-        self._protocol = RoomConnection(limits=limits, slice_bytes=SERVER_SLICE)
+        self._protocol = RoomConnection(limits=limits, slice_bytes=slice_bytes)
         self._inbox = Inbox(
             transport, self._protocol, account=received, arrivals=arrivals, late=self._end_late, arriving=arriving
         )
@@ -183,10 +200,18 @@ class Connection:
         """See Peer."""
         packed = event.packed.get(self._translator)
         if packed is None:
-            message_type, header, payload = self._translator.event(event)
-            packed = message_type, packed_notice(header, event.trace or None), payload
+            packed = self._pack(event)
             event.packed[self._translator] = packed
         return self._offer(*self._protocol.notify_packed(*packed))
+
+    async def send(self, event: Event) -> None:
+        """See Peer."""
+        _, packets = self._protocol.notify_packed(*self._pack(event))
+        await self._outbox.put(packets)
+
+    def _pack(self, event: Event) -> tuple[str, bytes, bytes]:
+        message_type, header, payload = self._translator.event(event)
+        return message_type, packed_notice(header, event.trace or None), payload
 
     def close(self, reason: CloseReason, text: str) -> None:
         """See Peer."""

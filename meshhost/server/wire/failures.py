@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from meshhost.errors import RoomError
 from meshhost.protocol.connection import MessageReceived
-from meshhost.protocol.messages import ErrorResponse, Response
+from meshhost.protocol.messages import ErrorResponse
 from meshhost.stores.disk.space import storage_full
 
 __all__ = ["error_answer", "first_of"]
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=BaseException)
 
 
-def error_answer(error: Exception, message: MessageReceived) -> Response:
+def error_answer(error: Exception, message: MessageReceived) -> ErrorResponse:
     """The answer to a request whose handler raised this error."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         error = storage_full()

@@ -34,6 +34,7 @@ _EXTENSIONS = (
     "traces",
     "tool_progress",
     "log_lines",
+    "table_rows",
 )
 
 # Message types that differ from the operation's name.

@@ -6,6 +6,7 @@ with the same answers: a program cannot tell which it runs on until the process 
 
 from meshhost.clock import Clock
 from meshhost.stores.engine import Engine
+from meshhost.stores.memory.configuration import MemoryConfigurationStore
 from meshhost.stores.memory.documents import MemoryDocumentStore
 from meshhost.stores.memory.identity import MemoryIdentityStore
 from meshhost.stores.memory.queues import MemoryQueueStore
@@ -26,5 +27,6 @@ def memory_engine(*, limits: QueueLimits | None = None, clock: Clock | None = No
         identity=MemoryIdentityStore(),
         usage=MemoryUsageStore(),
         triggers=MemoryTriggerStore(),
+        configuration=MemoryConfigurationStore(),
         notifier=LocalNotifier(),
     )

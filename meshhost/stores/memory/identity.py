@@ -170,11 +170,20 @@ class MemoryIdentityStore:
         found = [room for (project, _), room in self._all().rooms.items() if project == project_id]
         return sorted(found, key=lambda room: room.name)[offset : offset + limit]
 
+    async def change_room(self, project_id: str, room: RoomInfo) -> RoomInfo:
+        """See IdentityStore."""
+        place = self._place_of(project_id, room.id)
+        changed = self._content.rooms[place] = replace(self._content.rooms[place], metadata=room.metadata)
+        return changed
+
     async def delete_room(self, project_id: str, room_id: str) -> RoomInfo:
         """See IdentityStore."""
+        return self._content.rooms.pop(self._place_of(project_id, room_id))
+
+    def _place_of(self, project_id: str, room_id: str) -> tuple[str, str]:
         for place, room in self._all().rooms.items():
             if place[0] == project_id and room.id == room_id:
-                return self._content.rooms.pop(place)
+                return place
         raise NotFoundError("no such room")
 
     async def begin_room_deletion(self, project_id: str, name: str, now: float) -> None:

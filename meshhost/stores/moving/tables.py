@@ -23,6 +23,7 @@ NOT_COPIED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "versions": "of the schema: the same as after every migration",
         "key_version": "counts changes; the copy of the keys is one",
+        "configuration_version": "counts changes; the copy of what tenants configured is one",
         "checks": "proves that something can be written",
         "removals": "names rows that are being deleted, which are not copied",
         "dropped_lanes": "names rows that are being deleted, of which the copy has none",
@@ -104,6 +105,13 @@ TABLES: Final = (
     Table("usage", "usage", "usage", order="tenant, hour, room, identity, model, price"),
     Table("triggers", "triggers", "triggers", order="id"),
     Table("trigger_log", "triggers", "trigger_log", where="trigger_id IN (SELECT id FROM triggers)"),
+    Table("configuration", "configuration", "configuration"),
+    Table(
+        "configuration_log",
+        "configuration",
+        "configuration_log",
+        where="item_id IN (SELECT id FROM configuration)",
+    ),
     Table("queues", "queues", "queues", {"id": _FIRST, "lane": "queues.id"}, unused=frozenset({"depth"})),
     Table(
         "messages",

@@ -5,6 +5,7 @@ time.
 """
 
 from meshhost.stores.engine import Engine
+from meshhost.stores.postgres.configuration.store import PostgresConfigurationStore
 from meshhost.stores.postgres.database import PostgresDatabase
 from meshhost.stores.postgres.documents import PostgresDocumentStore
 from meshhost.stores.postgres.exclusive import ExclusiveUse
@@ -31,6 +32,7 @@ def postgres_engine(url: str, *, limits: QueueLimits, is_exclusive: bool = True)
         identity=PostgresIdentityStore(database),
         usage=PostgresUsageStore(database),
         triggers=PostgresTriggerStore(database),
+        configuration=PostgresConfigurationStore(database),
         notifier=PostgresNotifier(database),
         shared=(database, ExclusiveUse(database)) if is_exclusive else (database,),
         weights=database.weights,

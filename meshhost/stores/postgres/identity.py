@@ -177,9 +177,17 @@ class PostgresIdentityStore(Lifetime):
         values = {"project": project_id, "limit": limit, "offset": offset}
         return [RoomInfo(*row) for row in await self.database.rows(_SQL["rooms"], values)]
 
+    async def change_room(self, project_id: str, room: RoomInfo) -> RoomInfo:
+        """See IdentityStore."""
+        values = {"project": project_id, "id": room.id, "metadata": room.metadata}
+        return await self._one_room("change_room", values)
+
     async def delete_room(self, project_id: str, room_id: str) -> RoomInfo:
         """See IdentityStore."""
-        row = await self.database.row(_SQL["delete_room"], {"project": project_id, "id": room_id})
+        return await self._one_room("delete_room", {"project": project_id, "id": room_id})
+
+    async def _one_room(self, statement: str, values: Values) -> RoomInfo:
+        row = await self.database.row(_SQL[statement], values)
         if row is None:
             raise NotFoundError("no such room")
         return RoomInfo(*row)

@@ -101,6 +101,10 @@ SELECT id, name, metadata FROM meshhost.rooms WHERE project_id = %(project)s AND
 SELECT id, name, metadata FROM meshhost.rooms
 WHERE project_id = %(project)s ORDER BY name LIMIT %(limit)s OFFSET %(offset)s
 
+-- name: change_room
+UPDATE meshhost.rooms SET metadata = %(metadata)s
+WHERE project_id = %(project)s AND id = %(id)s RETURNING id, name, metadata
+
 -- name: delete_room
 DELETE FROM meshhost.rooms WHERE project_id = %(project)s AND id = %(id)s RETURNING id, name, metadata
 

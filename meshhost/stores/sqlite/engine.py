@@ -10,6 +10,7 @@ from meshhost.stores.engine import Engine
 from meshhost.stores.queues import QueueLimits
 from meshhost.stores.shared.fair import TenantWeights
 from meshhost.stores.shared.local_notifier import LocalNotifier
+from meshhost.stores.sqlite.configuration.store import SqliteConfigurationStore
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 from meshhost.stores.sqlite.queues import SqliteQueueStore
@@ -29,6 +30,7 @@ def sqlite_engine(data_dir: Path, *, queues: Path | None = None, limits: QueueLi
         identity=SqliteIdentityStore(data_dir / "identity.db"),
         usage=SqliteUsageStore(data_dir / "usage.db"),
         triggers=SqliteTriggerStore(data_dir / "triggers.db"),
+        configuration=SqliteConfigurationStore(data_dir / "configuration.db"),
         notifier=LocalNotifier(),
         weights=weights,
     )

@@ -208,11 +208,17 @@ class SqliteIdentityStore:
 
         return await self._database.run(operation)
 
+    async def change_room(self, project_id: str, room: RoomInfo) -> RoomInfo:
+        """See IdentityStore."""
+        return await self._one_room("change_room", project=project_id, id=room.id, metadata=room.metadata)
+
     async def delete_room(self, project_id: str, room_id: str) -> RoomInfo:
         """See IdentityStore."""
+        return await self._one_room("delete_room", project=project_id, id=room_id)
 
+    async def _one_room(self, statement: str, **values: str) -> RoomInfo:
         def operation(db: sqlite3.Connection) -> RoomInfo:
-            rows = _execute(db, "delete_room", project=project_id, id=room_id).fetchall()
+            rows = _execute(db, statement, **values).fetchall()
             if not rows:
                 raise NotFoundError("no such room")
             return RoomInfo(*rows[0])

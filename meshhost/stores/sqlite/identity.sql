@@ -91,6 +91,9 @@ SELECT id, name, metadata FROM room WHERE project_id = :project AND name = :name
 -- name: rooms
 SELECT id, name, metadata FROM room WHERE project_id = :project ORDER BY name LIMIT :limit OFFSET :offset;
 
+-- name: change_room
+UPDATE room SET metadata = :metadata WHERE project_id = :project AND id = :id RETURNING id, name, metadata;
+
 -- name: delete_room
 DELETE FROM room WHERE project_id = :project AND id = :id RETURNING id, name, metadata;
 

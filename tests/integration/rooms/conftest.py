@@ -17,6 +17,8 @@ from meshhost.protocol.frames import Limits
 from meshhost.queues.bodies import LargeBodies
 from meshhost.queues.over_engine import queue_service
 from meshhost.server.config import ServerConfig
+from meshhost.server.configured.sealing import Sealer, SealingKey
+from meshhost.server.configured.secrets import Secrets
 from meshhost.server.core.ownership import RoomOwnership
 from meshhost.server.core.service import RoomService
 from meshhost.server.server import RoomServer
@@ -26,6 +28,8 @@ from meshhost.stores.document_files import FilesAndDocuments
 from meshhost.stores.engine import Engine
 from meshhost.stores.files import open_object_store
 from meshhost.stores.identity_service import IdentityService
+from meshhost.stores.listing.area import ObjectArea
+from meshhost.stores.memory.configuration import MemoryConfigurationStore
 from meshhost.stores.memory.queues import MemoryQueueStore
 from meshhost.stores.memory.triggers import MemoryTriggerStore
 from meshhost.stores.memory.usage import MemoryUsageStore
@@ -34,6 +38,7 @@ from meshhost.stores.shared.local_notifier import LocalNotifier
 from meshhost.stores.sqlite.documents import SqliteDocumentStore
 from meshhost.stores.sqlite.identity import SqliteIdentityStore
 from meshhost.stores.sqlite.queues import SqliteQueueStore
+from meshhost.tables.store import LanceTables
 from meshhost.testing.server import RunningServer
 
 PROJECT = "11111111-2222-3333-4444-555555555555"
@@ -75,6 +80,7 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
             identity=SqliteIdentityStore(tmp_path / "identity.db"),
             usage=MemoryUsageStore(),
             triggers=MemoryTriggerStore(),
+            configuration=MemoryConfigurationStore(),
             notifier=LocalNotifier(),
         )
         identity = IdentityService(engine.identity, extra_keys=lambda: [own, other_key], default_secret=default_secret)
@@ -83,7 +89,13 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
         most = (limits or QueueLimits()).max_message_bytes
         bodies = LargeBodies(engine.queues, BodyObjects(store), max_bytes=most)
         retry = Backoff(first_delay=0.0, max_delay=0.0)
-        async with engine, identity, queue_service(engine, lease_seconds=30.0, retry=retry, bodies=bodies) as queues:
+        tables = LanceTables(ObjectArea(store, "tables"), tmp_path / "storage")
+        async with (
+            engine,
+            identity,
+            tables,
+            queue_service(engine, lease_seconds=30.0, retry=retry, bodies=bodies) as queues,
+        ):
             server = RoomServer(
                 ServerConfig(**values),
                 queues=queues,
@@ -92,6 +104,9 @@ def serve(tmp_path: Path, other_key: ApiKey) -> Serve:
                 identity=identity,
                 providers=ProviderTable({}),
                 triggers=engine.triggers,
+                configuration=engine.configuration,
+                secrets=Secrets(engine.configuration, Sealer(lambda: [SealingKey("k1", bytes(32))])),
+                tables=tables,
                 services=room_services,
                 dialects=dialects,
                 ownership=ownership,

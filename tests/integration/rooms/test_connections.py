@@ -80,6 +80,7 @@ async def test_the_handshake_tells_who_and_where(server: RunningServer) -> None:
             "traces",
             "tool_progress",
             "log_lines",
+            "table_rows",
         }
         async with server.client("my-room", name="other") as b:
             assert b.session_id == a.session_id

@@ -17,7 +17,9 @@ FREE: Mapping[str, str] = {
     "agent.abandon": "gives up a call of its own",
     "agent.ask_response": "answers an ask that it got",
     "agent.tool_call_progress": "reports of a call that it got",
+    "agent.tool_call_request_chunk": "of a call that it made",
     "agent.tool_call_response": "answers a call that it got",
+    "agent.tool_call_response_chunk": "answers a call that it got",
     "agent.unregister_agent": "its own registration",
     "agent.unregister_toolkit": "its own registration",
     "messaging.disable": "hides itself",
@@ -30,6 +32,11 @@ ON_THE_WIRE = {"sync.create": "room.create", "sync.open": "room.connect"}
 # Section, the switch or list in it that closes the operation, and a body.
 PATH = {"path": "a/b"}
 QUEUE = {"name": "q"}
+TABLE = {"table": "t"}
+# Grants of this table that permit everything but one thing.
+UNREAD = {"tables": [{"name": "t", "read": False, "write": True, "alter": True}]}
+WRITE = {"tables": [{"name": "t", "alter": True}]}
+ALTER = {"tables": [{"name": "t", "write": True}]}
 LEASE = {**QUEUE, "lease": "x"}
 LINE = {
     "at": 1.0,
@@ -46,17 +53,39 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "agent.call": ("agents", {"call": False}, {"name": "n", "url": "http://h/"}),
     "agent.invoke_tool": ("agents", {"allowed_toolkits": []}, {"toolkit": "t", "tool": "x"}),
     "agent.list_agents": ("agents", {"use_agents": False}, {}),
+    "agent.list_callable": ("agents", {"use_tools": False, "use_agents": False}, {}),
     "agent.list_toolkits": ("agents", {"use_tools": False}, {}),
     "agent.register_agent": ("agents", {"register_agent": False}, {"name": "n"}),
     "agent.register_toolkit": ("agents", {"register_private_toolkit": False}, {"name": "n", "tools": {}}),
+    "database.add_columns": ("database", ALTER, {**TABLE, "new_columns": {"c": "1"}}),
+    "database.checkout": ("database", UNREAD, {**TABLE, "version": 1}),
+    "database.create_full_text_search_index": ("database", ALTER, {**TABLE, "column": "c"}),
+    "database.create_scalar_index": ("database", ALTER, {**TABLE, "column": "c"}),
+    "database.create_table": ("database", ALTER, {"name": "t"}),
+    "database.create_vector_index": ("database", ALTER, {**TABLE, "column": "c"}),
+    "database.delete": ("database", WRITE, {**TABLE, "where": "true"}),
+    "database.drop_columns": ("database", ALTER, {**TABLE, "columns": ["c"]}),
+    "database.drop_index": ("database", ALTER, {**TABLE, "name": "i"}),
+    "database.drop_table": ("database", ALTER, {"name": "t"}),
+    "database.insert": ("database", WRITE, {**TABLE, "records": []}),
+    "database.list_indexes": ("database", UNREAD, TABLE),
+    "database.list_tables": ("database", {"list_tables": False}, {}),
+    "database.list_versions": ("database", UNREAD, TABLE),
+    "database.merge": ("database", WRITE, {**TABLE, "on": "c", "records": []}),
+    "database.optimize": ("database", ALTER, TABLE),
+    "database.restore": ("database", ALTER, {**TABLE, "version": 1}),
+    "database.search": ("database", UNREAD, TABLE),
+    "database.update": ("database", WRITE, {**TABLE, "where": "true", "values": {"c": 1}}),
     "developer.log": ("developer", {"logs": False}, {"type": "t", "data": {}}),
     "developer.report": ("developer", {"logs": False}, {"lines": [LINE]}),
     "developer.unwatch": ("developer", {"logs": False}, {}),
     "developer.watch": ("developer", {"logs": False}, {}),
     "traces.report": ("developer", {"logs": False}, {"spans": [SPAN]}),
+    "livekit.connect": ("livekit", {"breakout_rooms": []}, {"breakout_room": "b"}),
     "messaging.broadcast": ("messaging", {"broadcast": False}, {"type": "t", "message": {}}),
     "messaging.enable": ("messaging", {"list": False}, {}),
     "messaging.send": ("messaging", {"send": False}, {"to_participant_id": "p", "type": "t", "message": {}}),
+    "messaging.stream": ("messaging", {"send": False}, {"stream": "s"}),
     "queues.ack": ("queues", {"receive": []}, LEASE),
     "queues.ack_many": ("queues", {"receive": []}, {**QUEUE, "acks": [{"lease": "x"}]}),
     "queues.body": ("queues", {"receive": []}, {**QUEUE, "id": "1"}),
@@ -86,11 +115,17 @@ ALL: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "storage.download_url": ("storage", {"paths": []}, PATH),
     "storage.exists": ("storage", {"paths": []}, PATH),
     "storage.list": ("storage", {}, PATH),
+    "storage.move": (
+        "storage",
+        {"paths": [{"path": "a", "read_only": True}]},
+        {"source_path": "a/b", "destination_path": "a/c"},
+    ),
     "storage.open": ("storage", {"paths": [{"path": "a", "read_only": True}]}, PATH),
     "storage.read": ("storage", {"paths": []}, {"path": "a", "length": 1}),
     "storage.stat": ("storage", {"paths": []}, PATH),
     "storage.write": ("storage", {}, {"handle": "h"}),
     "sync.create": ("sync", {"paths": [{"path": "a/b", "read_only": True}]}, PATH),
+    "sync.describe": ("sync", {"paths": []}, PATH),
     "sync.open": ("sync", {"paths": []}, PATH),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from doubles.mcp_client import McpWire
+from doubles.newer_client import newer_client
 
 from meshhost.agents.schemas.document import document_schema
 from meshhost.app.config_file import ServerFile
@@ -18,6 +19,7 @@ from meshhost.app.embedded import ServerOptions, open_room_server
 from meshhost.errors import ConnectionLostError, NotFoundError, QuotaExceededError, RoomRefusedError
 from meshhost.gateway.provider import ProviderTable
 from meshhost.identity.keys import new_api_key
+from meshhost.protocol import contents
 from meshhost.quotas.quota import Resource
 from meshhost.room.client import RoomClient
 from meshhost.server.server import RoomServer
@@ -428,3 +430,39 @@ async def test_a_flood_of_refused_requests_is_read_slowly(tenants: Tenants, stac
     seconds = asyncio.get_running_loop().time() - begun
     assert passed < 40
     assert seconds > (passed - 11) / 10 > 0.5
+
+
+async def test_chunks_of_a_stream_are_slowed_down_and_not_lost_by_the_rate(
+    tenants: Tenants, stack: AsyncExitStack
+) -> None:
+    client = await stack.enter_async_context(newer_client(tenants.acme))
+    await client.next(await client.opened("storage", "upload", "u"))
+    await tenants.limit(requests_per_second=50)
+    await client.add("u", contents.binary(kind="start", path="f"))
+    for _ in range(80):
+        assert (await client.next("u")).header["chunk"]["headers"]["kind"] == "pull"
+        await client.add("u", contents.binary(kind="data"), b"x")
+    await client.next("u")
+    await client.add("u", contents.close())
+    assert (await client.next("u")).header["chunk"] == contents.close()
+    await tenants.limit(requests_per_second=None)
+    acme = await stack.enter_async_context(tenants.acme.client())
+    assert (await acme.storage.download(path="f")).data == b"x" * 80
+
+
+async def test_moved_and_deleted_files_are_counted_once(tenants: Tenants, stack: AsyncExitStack) -> None:
+    acme = await stack.enter_async_context(tenants.acme.client())
+    for path, size in (("a", 100), ("b", 10), ("d/c", 1)):
+        await acme.storage.upload(path=path, data=b"x" * size)
+
+    async def counted() -> tuple[float, float]:
+        use = await tenants.use()
+        return use["files"], use["stored_bytes"]
+
+    before = await counted()
+    await acme.storage.move(source_path="a", destination_path="e/f")
+    assert await counted() == before
+    await acme.storage.move(source_path="b", destination_path="e/f", overwrite=True)
+    assert await counted() == (before[0] - 1, before[1] - 100)
+    await acme.storage.delete("d", recursive=True)
+    assert await counted() == (before[0] - 2, before[1] - 101)

@@ -517,7 +517,7 @@ def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
     [
         ("GET", "{P}/services", "GET services"),
         ("POST", "{P}/secrets/x/y", "POST secrets"),
-        ("PUT", "{P}/rooms/some-id", "PUT rooms"),
+        ("PATCH", "{P}/rooms/some-id", "PATCH rooms"),
         ("GET", "{P}/what%20%C3%A9ver", "GET this"),
     ],
 )
@@ -574,3 +574,33 @@ async def test_a_fault_of_the_server_itself_is_still_logged(
 async def _whole(rest: _Rest, method: str, path: str) -> tuple[int, str]:
     async with rest.http.request(method, rest.server.url + path, headers=rest.headers) as answer:
         return answer.status, await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "said"),
+    [
+        ("PUT", "/rooms/ID", {"name": "other"}, 400, "name: expected 'r': a room keeps its name"),
+        ("PUT", "/rooms/ID", {"metadata": [1]}, 400, "metadata: expected an object or null"),
+        ("PUT", "/rooms/ID", {"annotations": {"a": 1}}, 400, "annotations: expected an object of texts, or null"),
+        ("PUT", "/rooms/nothing", {"metadata": {}}, 404, "no such room"),
+        ("POST", "/rooms", {"name": "s", "permissions": {"u": {}}}, 400, "permissions: expected null"),
+        ("GET", "/rooms?page_size=x", None, 400, "page_size: expected a number"),
+        ("GET", "/rooms?page_size=1&continuation_token=x", None, 400, "continuation_token: expected a number"),
+        ("GET", "/rooms/nothing/status", None, 404, "no such room"),
+    ],
+)
+async def test_wrong_requests_about_rooms_are_refused_by_field(
+    rest: _Rest, method: str, path: str, body: Any, status: int, said: str
+) -> None:
+    async with rest.http.post(f"{rest.server.url}{rest.base}/rooms", headers=rest.headers, json={"name": "r"}) as made:
+        room_id = (await made.json())["id"]
+    url = rest.server.url + rest.base + path.replace("ID", room_id)
+    async with rest.http.request(method, url, headers=rest.headers, json=body) as response:
+        assert (response.status, (await response.json())["error"][: len(said)]) == (status, said)
+
+
+async def test_the_status_of_a_room_says_whether_it_is_open(rest: _Rest) -> None:
+    async with rest.server.client("r"):
+        url = f"{rest.server.url}{rest.base}/rooms/r/status"
+        async with rest.http.get(url, headers=rest.headers) as response:
+            assert await response.json() == {"status": "Allocated"}

@@ -578,3 +578,15 @@ def _in_flight(server: RunningServer) -> float:
     text = server.server.parts.metrics.render([], [], QueueStats("", 0, 0, 0, 0, None)).decode()
     (line,) = [line for line in text.splitlines() if line.startswith("meshhost_in_flight_bytes ")]
     return float(line.split()[1])
+
+
+async def test_our_client_moves_files_and_deletes_folders(server: RunningServer) -> None:
+    async with server.client() as room:
+        await room.storage.upload(path="a/f", data=b"x")
+        await room.storage.upload(path="b/g", data=b"y")
+        with pytest.raises(AlreadyExistsError):
+            await room.storage.move(source_path="a/f", destination_path="b/g")
+        await room.storage.move(source_path="a/f", destination_path="b/g", overwrite=True)
+        assert (await room.storage.download(path="b/g")).data == b"x"
+        await room.storage.delete("b", recursive=True)
+        assert not await room.storage.exists(path="b/g")

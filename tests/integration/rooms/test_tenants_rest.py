@@ -57,6 +57,7 @@ def api_routes(server: RunningServer) -> set[tuple[str, str]]:
         "/rooms/{room}/hooks",
         "/rooms/{room}/mcp",
         "/studio/api",
+        "/link",
         "/overview",
         "/hosts",
         "/usage",

@@ -8,8 +8,6 @@ from lines import error_of, room_client, say
 async def main() -> None:
     async with room_client() as room:
         requests = {
-            "database": room.database.list_tables(),
-            "database.search": room.database.search(table="x"),
             "containers": room.containers.list(),
             "livekit": room.livekit.get_connection_info(),
             "secrets": room.secrets.list_user_secrets(),

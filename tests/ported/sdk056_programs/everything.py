@@ -47,8 +47,14 @@ async def storage(room) -> None:
     say(refused=await error_of(room.storage.upload(path="a/b.bin", data=b"")))
     say(missing=await error_of(room.storage.download(path="nowhere")))
     say(url=(await room.storage.download_url(path="a/b.bin"))[:7])
-    await room.storage.delete("a/b.bin")
-    say(exists=await room.storage.exists(path="a/b.bin"))
+    moved = asyncio.get_running_loop().create_future()
+    room.storage.on("file.moved", lambda **event: moved.done() or moved.set_result(event["destination_path"]))
+    await room.storage.move(source_path="a/b.bin", destination_path="c/d/moved.bin")
+    say(moved=[await moved, await room.storage.exists(path="a/b.bin")])
+    say(in_the_way=await error_of(room.storage.move(source_path="a/empty.txt", destination_path="c/d/moved.bin")))
+    await room.storage.delete("c/d/moved.bin")
+    await room.storage.delete("a", recursive=True)
+    say(exists=[await room.storage.exists(path=path) for path in ("a/b.bin", "a/empty.txt", "c/d/moved.bin")])
 
 
 async def documents(room) -> None:
@@ -57,6 +63,8 @@ async def documents(room) -> None:
     document.root.append_child("note", {"text": "from 0.56"})
     await asyncio.sleep(0.2)
     await room.sync.close(path="x.page")
+    await room.sync.create(path="y.page", json={"page": {"notes": []}}, schema=SCHEMA)
+    say(described=(await room.sync.describe(path="y.page"))["json"])
     say(
         document=document.root.to_json(),
         stored=json.loads((await room.storage.download(path=".schemas/page.json")).data) != {},
@@ -65,6 +73,13 @@ async def documents(room) -> None:
 
 async def others(room) -> None:
     say(log=await error_of(room.developer.log(type="note", data={"a": 1})))
+    logs = room.developer.logs()
+    first = asyncio.create_task(anext(logs))
+    while not first.done():
+        room.developer.info("hello", extra={"n": 1})
+        await asyncio.sleep(0.05)
+    say(logged=[first.result().type, first.result().data])
+    await logs.aclose()
     say(nobody=await error_of(room.invoke(toolkit="none", tool="none", input={})))
     say(absent=await error_of(room.datasets.list_tables()))
     say(called=await error_of(room.call(name="x", url="http://example.org/x", arguments={})))

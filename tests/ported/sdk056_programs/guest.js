@@ -43,6 +43,23 @@ const steps = {
     const { toolkit, tool, input } = told;
     say({ result: await errorOf(room.agents.invokeTool({ toolkit, tool, arguments: input }).then(valueOf)) });
   },
+  async stream_tool(room, told) {
+    async function* inputs() {
+      for (const each of told.inputs) yield new JsonContent({ json: each });
+    }
+    const call = { toolkit: told.toolkit, tool: told.tool, input: inputs() };
+    const answer = await errorOf(told.once ? room.invokeWithStreamInput(call) : room.invokeStream(call));
+    if (!(Symbol.asyncIterator in answer)) {
+      say({ answer: valueOf(answer) });
+      return;
+    }
+    const chunks = [];
+    for await (const content of answer) if ("json" in content) chunks.push(content.json);
+    say({ chunks });
+  },
+  async move(room, told) {
+    say({ moved: (await errorOf(room.storage.move(told.source, told.destination))) ?? null });
+  },
   async edit(room, told) {
     const document = await room.sync.open(told.path);
     await document.synchronized;
@@ -59,6 +76,7 @@ async function main() {
   await Promise.race([room.ready, failed]);
   room.messaging.enable();
   await startHostedToolkit({ room, toolkit: new Toolkit({ name: "mathjs", tools: [new Multiply()] }), public_: true });
+  room.waitForClose().then(() => say({ closed: true }));
   say({ ready: room.localParticipant.id });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const told = JSON.parse(line);

@@ -6,6 +6,7 @@ import pytest
 from meshhost.app.config_file import ServerFile, changed_tables, read_secret_file, read_server_file
 from meshhost.edge.limits import EdgeLimits
 from meshhost.errors import SettingsError
+from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.settings import read_settings
 
 WHOLE = """
@@ -77,8 +78,8 @@ def test_a_whole_file_is_read_with_its_secrets(written, tmp_path):
     file = read_server_file(written(WHOLE.format(secret=secret)))
     [service] = file.configured_services()
     assert (service.url, service.rooms, service.webhook_secret) == ("http://agents:8081", "team-*", "hush")
-    assert service.wants("team-a")
-    assert not service.wants("other")
+    assert service.wants(RoomKey(TenantId("acme"), "team-a"))
+    assert not service.wants(RoomKey(TenantId("acme"), "other"))
     [path] = service.paths
     assert (path.path, path.identity, path.arguments) == ("/worker", "storage-worker", {"queue": "jobs"})
     assert path.scope.queues.can_send("jobs")

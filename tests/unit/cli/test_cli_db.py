@@ -72,12 +72,12 @@ def test_a_migration_says_from_which_to_which_version(data: Path, capsys: pytest
 def test_a_backup_says_what_is_not_in_it(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["db", "backup", str(tmp_path / "a.tar")]) == 0
     shown = capsys.readouterr().out
-    assert "identity.db, documents.db, usage.db, triggers.db, queues.db" in shown
+    assert "identity.db, documents.db, usage.db, triggers.db, configuration.db, queues.db" in shown
     assert "not in it: files of rooms" in shown
     assert run(["db", "backup", str(tmp_path / "a.tar")]) == 1
     assert "exists: choose another file" in capsys.readouterr().err
     assert run(["db", "backup", str(tmp_path / "b.tar"), "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["databases"]) == 5
+    assert len(json.loads(capsys.readouterr().out)["databases"]) == 6
 
 
 def test_a_restore_into_databases_needs_force_and_a_typed_name(

@@ -102,8 +102,15 @@ COMMANDS = list(_commands(typer.main.get_command(whole_app())))
 
 def test_the_commands_are_these() -> None:
     expected = {
-        "room": "serve list services delete export import",
-        "service": "run",
+        "room": "serve list create get services delete export import",
+        "service": "run create update validate list show enable disable delete",
+        "chatbot": "join",
+        "taskrunner": "join",
+        "mailbot": "join",
+        "voicebot": "join",
+        "call": "agent tool toolkit schema",
+        "secret": "create update list delete",
+        "webhook": "create update list show delete",
         "host": "ps describe stop kill tenants freeze thaw release drain top",
         "queue": "send receive list size get search peek cancel dead replay configure pause resume purge delete drain",
         "schedule": "add list show pause resume remove run-now preview",
@@ -202,7 +209,7 @@ def test_service_run_is_handed_the_program_and_the_room(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "meshhost.cli.commands.service", module)
 
     assert run(["service", "run", "main.py --x", "--room", "demo", "--json"]) == 0
-    assert got == {"file": "main.py --x", "room": "demo", "json": True, "reload": False, "port": 0}
+    assert got == {"file": "main.py --x", "room": "demo", "json": True, "reload": False, "port": 0, "link": False}
 
     assert run(["service", "run", "main.py", "--room", "demo", "--reload"]) == 0
     assert got["reload"] is True

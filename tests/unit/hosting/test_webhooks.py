@@ -3,6 +3,7 @@ from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.test_utils import make_mocked_request
 
 from meshhost.errors import CallRefusedError
+from meshhost.hosting.calls import guard as guard_module
 from meshhost.hosting.calls.guard import CallGuard
 from meshhost.identity.tokens import ParticipantGrant, ParticipantToken
 from meshhost.identity.webhooks import MAX_AGE_SECONDS, sign_webhook, webhook_body
@@ -188,3 +189,16 @@ def test_without_a_default_the_other_tenants_call_from_this_machine_only(clock):
     guard = CallGuard(None, clock=clock, secrets={"acme": "own-secret-of-the-tenant-of-32-bytes!"})
     guard.check(request(), call_of("other"))
     assert "not signed" in refused(guard, request(), call_of("acme"))
+
+
+@pytest.mark.parametrize("secrets", [{}, {"tenant": SECRET}])
+def test_who_sends_an_unsigned_call_is_looked_up_once(secrets, clock, monkeypatch):
+    asked = []
+
+    def looked_up(call):
+        asked.append(call)
+        return True
+
+    monkeypatch.setattr(guard_module, "is_local_program", looked_up)
+    CallGuard(None, secrets=secrets, clock=clock).check_head(request())
+    assert len(asked) == 1

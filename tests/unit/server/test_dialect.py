@@ -101,6 +101,7 @@ def test_the_greeting_is_the_one_of_the_protocol() -> None:
                         "traces",
                         "tool_progress",
                         "log_lines",
+                        "table_rows",
                     ],
                     "resume_token": "token",
                     "resume_seconds": 10.0,

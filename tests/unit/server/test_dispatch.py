@@ -77,6 +77,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
         ({"to_participant_id": "x", "type": "t", "message": {}}, _without(messaging=MessagingGrant(send=False)))
     ],
     "messaging.broadcast": [({"type": "t", "message": {}}, _without(messaging=MessagingGrant(broadcast=False)))],
+    "messaging.stream": [({"stream": "s"}, _without(messaging=MessagingGrant(send=False)))],
     "queues.list": [({}, _without(queues=QueuesGrant(list=False)))],
     "queues.open": [({"name": "q"}, _NO_QUEUE)],
     "queues.send": [({"name": "q", "message": 1}, _without(queues=QueuesGrant(send=["other"])))],
@@ -107,11 +108,16 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
     "storage.read": [({"path": "f", "length": 1}, _ELSEWHERE)],
     "storage.download_url": [({"path": "f"}, _ELSEWHERE)],
     "storage.delete": [({"path": "f"}, _ELSEWHERE), ({"path": "f"}, _READ_ONLY)],
+    "storage.move": [
+        ({"source_path": "f", "destination_path": "g"}, _ELSEWHERE),
+        ({"source_path": "f", "destination_path": "g"}, _READ_ONLY),
+    ],
     "agent.register_toolkit": [
         ({"name": "k", "tools": {}}, _without(agents=AgentsGrant(register_private_toolkit=False))),
         ({"name": "k", "tools": {}, "public": True}, _without(agents=AgentsGrant(register_public_toolkit=False))),
     ],
     "agent.list_toolkits": [({}, _without(agents=AgentsGrant(use_tools=False)))],
+    "agent.list_callable": [({}, _without(agents=AgentsGrant(use_tools=False, use_agents=False)))],
     "agent.invoke_tool": [
         ({"toolkit": "k", "tool": "t"}, _without(agents=AgentsGrant(use_tools=False))),
         ({"toolkit": "k", "tool": "t"}, _without(agents=AgentsGrant(allowed_toolkits=["other"]))),
@@ -127,12 +133,14 @@ REFUSED: dict[str, list[tuple[dict[str, Any], ApiScope]]] = {
 }
 # About the asker itself: who may be here may do these.
 FREE = {
+    "agent.tool_call_request_chunk",
     "queues.received",
     "set_attributes",
     "messaging.disable",
     "agent.unregister_toolkit",
     "agent.tool_call_progress",
     "agent.tool_call_response",
+    "agent.tool_call_response_chunk",
     "agent.unregister_agent",
     "agent.ask_response",
     "agent.abandon",
@@ -142,6 +150,7 @@ ONE_WAY = {
     "set_attributes",
     "agent.tool_call_progress",
     "agent.tool_call_response",
+    "agent.tool_call_response_chunk",
     "agent.ask_response",
     "agent.abandon",
 }
@@ -181,7 +190,7 @@ async def test_an_operation_is_refused_without_its_grant(
 async def test_what_is_about_oneself_needs_no_grant(serving: Any, tmp_path: Path, name: str) -> None:
     dispatcher = Dispatcher(_table(tmp_path), count=lambda *_: None)
     async with serving(dispatcher, scope=ApiScope()) as served:
-        answer = await served.ask(name, {"id": "x"})
+        answer = await served.ask(name, {"id": "x", "stream": "s", "chunk": {}})
         assert isinstance(answer, EmptyResponse) or "no such registration" in getattr(answer, "text", "")
 
 

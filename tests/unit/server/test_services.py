@@ -70,6 +70,7 @@ class _World:
             key_for=lambda tenant, _: self.key_for(tenant),
             call_urls=[],
             call_secret=None,
+            tenant_calls=None,  # type: ignore[arg-type]
             count=self.counted.append,
             times=times,
             clock=self.clock,

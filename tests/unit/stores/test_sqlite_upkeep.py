@@ -27,7 +27,7 @@ from meshhost.stores.upkeep import Migration
 
 VERSION = len(list((Path(sqlite_file.__file__).parent / "migrations" / "queues").glob("*.sql")))
 JOBS = QueueKey(RoomKey(TenantId("acme"), "lobby"), "jobs")
-STORES = ["identity", "documents", "usage", "triggers", "queues"]
+STORES = ["identity", "documents", "usage", "triggers", "configuration", "queues"]
 
 
 async def filled(data_dir: Path, *bodies: str) -> SqliteUpkeep:
@@ -196,7 +196,8 @@ async def test_databases_of_others_are_looked_at_too(tmp_path: Path) -> None:
 async def test_an_empty_folder_is_migrated_from_nothing_once(tmp_path: Path) -> None:
     upkeep = SqliteUpkeep(tmp_path / "data")
     assert [(change.store, change.before, change.after) for change in await upkeep.migrate()] == [
-        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 2), ("triggers", 0, 1), ("queues", 0, VERSION),
+        ("identity", 0, 6), ("documents", 0, 1), ("usage", 0, 2), ("triggers", 0, 1),
+        ("configuration", 0, 1), ("queues", 0, VERSION),
     ]  # fmt: skip
     assert await upkeep.migrate() == []
     assert (await upkeep.look()).problem is None
@@ -231,7 +232,7 @@ async def test_a_migration_waits_for_another_one(tmp_path: Path, monkeypatch: py
                 other.close()
 
         monkeypatch.setattr("meshhost.stores.sqlite.upkeep.upkeep.time.sleep", sleep)
-        assert len(await SqliteUpkeep(tmp_path / "data", wait_seconds=60).migrate()) == 5
+        assert len(await SqliteUpkeep(tmp_path / "data", wait_seconds=60).migrate()) == 6
 
 
 async def test_a_server_of_this_version_does_not_matter(tmp_path: Path) -> None:

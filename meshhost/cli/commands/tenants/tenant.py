@@ -72,10 +72,11 @@ def limit(
         str | None, typer.Option("--messages", metavar=_LIMIT, help="Messages in queues, dead ones included.")
     ] = None,
     stored_bytes: Annotated[
-        str | None, typer.Option("--stored-bytes", metavar=_LIMIT, help="Bytes of stored files.")
+        str | None, typer.Option("--stored-bytes", metavar=_LIMIT, help="Bytes of stored files and tables.")
     ] = None,
     files: Annotated[str | None, typer.Option("--files", metavar=_LIMIT, help="Stored files.")] = None,
     documents: Annotated[str | None, typer.Option("--documents", metavar=_LIMIT, help="Documents.")] = None,
+    tables: Annotated[str | None, typer.Option("--tables", metavar=_LIMIT, help="Tables.")] = None,
     keys: Annotated[str | None, typer.Option("--keys", metavar=_LIMIT, help="API keys.")] = None,
     uploads: Annotated[str | None, typer.Option("--uploads", metavar=_LIMIT, help="Uploads in progress.")] = None,
     in_flight_bytes: Annotated[
@@ -110,6 +111,7 @@ def limit(
         "max_stored_bytes": stored_bytes,
         "max_files": files,
         "max_documents": documents,
+        "max_tables": tables,
         "max_keys": keys,
         "max_uploads": uploads,
         "max_in_flight_bytes": in_flight_bytes,

@@ -65,12 +65,27 @@ class MailboxRoutes:
         return await self._page(request, tenant, check_room_name(request.match_info["name"]))
 
     async def _page(self, request: web.Request, tenant: TenantId, room: str | None) -> web.Response:
+        if {"page_size", "count"} & request.query.keys():
+            return await self._page_by_place(request, tenant, room)
         limit = min(query_number(request, "limit", _MOST), _MOST)
         found = await self._mailboxes.list(tenant, room, after=request.query.get("after", ""), limit=limit)
         return web.json_response({"mailboxes": [self._mailboxes.shown(each) for each in found], "total": len(found)})
 
+    async def _page_by_place(self, request: web.Request, tenant: TenantId, room: str | None) -> web.Response:
+        """A page as clients of SDK 0.56 ask for it: `filter` is a part of addresses, the token is where the page begins."""
+        size = query_number(request, "page_size", query_number(request, "count", _MOST))
+        start = query_number(request, "continuation_token", query_number(request, "offset", 0))
+        part = request.query.get("filter", "").strip().casefold()
+        all_of_them = await self._mailboxes.list(tenant, room, limit=_MOST)
+        found = [each for each in all_of_them if part in each.address.casefold()]
+        end = start + max(1, min(size, _MOST))
+        token = str(end) if end < len(found) else None
+        page = [self._mailboxes.shown(each) for each in found[start:end]]
+        return web.json_response({"mailboxes": page, "total": len(found), "continuation_token": token})
+
     async def _show(self, request: web.Request) -> web.Response:
-        return web.json_response(self._mailboxes.shown(await self._found(request)))
+        shown = self._mailboxes.shown(await self._found(request))
+        return web.json_response({**shown, "mailbox": shown})  # clients of SDK 0.56 look for the member
 
     async def _update(self, request: web.Request) -> web.Response:
         mailbox, body = await self._found(request), await json_object(request)

@@ -20,8 +20,11 @@ __all__ = [
     "CallAgent",
     "InvokeTool",
     "ListAgents",
+    "ListCallable",
     "ListToolkits",
     "Registration",
+    "RequestChunk",
+    "ResponseChunk",
     "ToolAnswer",
     "ToolProgress",
     "Toolkit",
@@ -92,12 +95,23 @@ class ListToolkits(Body):
     participant_id: str | None = None
 
 
+class ListCallable(Body):
+    """`agent.list_callable`: toolkits, and agents as toolkits; the private ones of a participant too, by its id or name."""
+
+    participant_id: str | None = None
+    participant_name: str | None = None
+
+
 class ListAgents(Body):
     """`agent.list_agents`."""
 
 
 class InvokeTool(Body):
-    """`agent.invoke_tool`. `call` is a key of the caller's choice for `agent.abandon`."""
+    """`agent.invoke_tool`. `call` is a key of the caller's choice for `agent.abandon`.
+
+    `content` takes the place of the arguments when these are no JSON object; `stream` is the caller's name of the call in the
+    chunks of its contents. Both are for clients with `Capability.CONTENTS`.
+    """
 
     toolkit: str
     tool: str
@@ -105,6 +119,8 @@ class InvokeTool(Body):
     participant_id: str | None = None
     on_behalf_of_id: str | None = None
     caller_context: dict[str, Any] | None = None
+    content: dict[str, Any] | None = None
+    stream: str | None = Field(default=None, min_length=1, max_length=MAX_NAME)
     call: str | None = Field(default=None, max_length=MAX_NAME)
 
 
@@ -112,6 +128,21 @@ class ToolAnswer(Body):
     """`agent.tool_call_response`: the members of a response, under the message id of the call."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class RequestChunk(Body):
+    """`agent.tool_call_request_chunk`: the next chunk of what a call is given, from its caller."""
+
+    stream: str
+    # Checked by the stream, which has to end when it is wrong.
+    chunk: Any = None
+
+
+class ResponseChunk(Body):
+    """`agent.tool_call_response_chunk`: the next chunk of the answer to a call, from its provider."""
+
+    tool_call_id: str
+    chunk: Any = None
 
 
 class ToolProgress(Body):

@@ -41,6 +41,7 @@ class PendingCalls:
 
     def __init__(self) -> None:
         self._calls: dict[tuple[str, int | str], Call] = {}
+        self._deadlines: dict[Call, asyncio.Timeout] = {}
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -52,14 +53,22 @@ class PendingCalls:
         """
         self._calls[call.provider.id, call.key] = call
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as deadline:
+                self._deadlines[call] = deadline
                 return await call.answer
         except TimeoutError:
             raise RequestTimeoutError(f"no answer within {timeout:g} s") from None
         finally:
             del self._calls[call.provider.id, call.key]
+            self._deadlines.pop(call, None)
             if not call.answer.cancel() and not call.answer.cancelled():
                 call.answer.exception()  # retrieved, so that asyncio does not log it as lost
+
+    def extend(self, call: Call, timeout: float) -> None:
+        """Give the provider of a call `timeout` more seconds from now: it is still being sent what it works on."""
+        deadline = self._deadlines.get(call)
+        if deadline is not None and not deadline.expired():
+            deadline.reschedule(asyncio.get_running_loop().time() + timeout)
 
     def answer(self, provider: Participant, key: int | str, header: Header, payload: bytes) -> None:
         """Take an answer. One that nobody awaits, or that comes from another participant, is dropped."""

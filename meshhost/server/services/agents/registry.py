@@ -15,11 +15,30 @@ from meshhost.errors import LimitExceededError, NotFoundError
 from meshhost.server.core.participants import Participant
 from meshhost.server.services.asking import has_asked
 
-__all__ = ["MAX_DESCRIPTIONS", "MAX_REGISTRATIONS", "Registered", "Registry", "task_tool", "tool_list", "toolkit_card"]
+__all__ = [
+    "MAX_DESCRIPTIONS",
+    "MAX_REGISTRATIONS",
+    "NotRegisteredError",
+    "Registered",
+    "Registry",
+    "agent_card",
+    "callable_card",
+    "task_tool",
+    "tool_list",
+    "toolkit_card",
+]
 
 MAX_REGISTRATIONS = 256
 # Characters of JSON that one participant may register in total: a list of everything must stay far below a message's limit.
 MAX_DESCRIPTIONS = 4 * 1024 * 1024
+
+
+class NotRegisteredError(NotFoundError):
+    """Nothing of this `name` is in the room for this caller, as far as registrations go."""
+
+    def __init__(self, what: str, name: str, more: str = "") -> None:
+        super().__init__(f"no {what} {name!r} in this room{more}")
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,7 @@ class Registry:
         visible = self.visible_toolkits(caller, participant_id)
         found = _newest(entry for entry in visible if entry.name == name)
         if found is None:
-            raise NotFoundError(f"no toolkit {name!r} in this room")
+            raise NotRegisteredError("toolkit", name)
         return found
 
     def agent_toolkit(self, name: str) -> Registered | None:
@@ -93,10 +112,13 @@ class Registry:
         by_name: dict[str, Registered] = {}
         for entry in self.toolkits.values():
             owner = entry.participant
-            if agents is None or not agents.can_use_toolkit(entry.name):
+            if agents is None:
                 continue
-            is_named = owner.id == participant_id and (is_asked or (entry.is_agent and agents.use_agents))
-            if not (entry.is_public or owner is caller or is_named):
+            # An agent is asked by who may ask agents, whatever toolkits they may use.
+            may_use, may_ask = agents.can_use_toolkit(entry.name), entry.is_agent and agents.use_agents
+            is_named = owner.id == participant_id and ((may_use and is_asked) or may_ask)
+            is_seen = entry.is_public or owner is caller
+            if not (is_named or (is_seen and (may_use or may_ask))):
                 continue
             present = by_name.get(entry.name)
             if present is None or _nearness(entry, caller, participant_id) >= _nearness(
@@ -139,6 +161,22 @@ def toolkit_card(entry: Registered) -> dict[str, Any]:
         "thumbnail_url": description.get("thumbnail_url"),
         "tools": {name: _tool_card(name, tool) for name, tool in description["tools"].items()},
     }
+
+
+def callable_card(entry: Registered) -> dict[str, Any]:
+    """A toolkit as clients of SDK 0.56 list it."""
+    annotations = entry.description.get("annotations")
+    more = {"participant_id": entry.participant.id, "annotations": annotations if isinstance(annotations, dict) else {}}
+    return toolkit_card(entry) | more
+
+
+def agent_card(entry: Registered) -> dict[str, Any]:
+    """An agent as the toolkit that it would be in SDK 0.56: with the one tool that asks it."""
+    agent = entry.description
+    title, description = agent.get("title") or entry.name, agent.get("description") or ""
+    tool = {"title": title, "description": description, "input_schema": agent.get("input_schema")}
+    more = {"participant_id": entry.participant.id, "annotations": {}}
+    return {"title": title, "description": description, "tools": {task_tool(entry.name): tool}} | more
 
 
 def tool_list(entry: Registered, wanted: list[Any] | None) -> dict[str, Any]:

@@ -18,18 +18,18 @@ Longer than 400 lines because tool calls and asks share what waits, gives up and
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError, ToolError
 from meshhost.identity.grants import ApiScope
 from meshhost.identity.tenant import RoomKey
+from meshhost.protocol import contents
 from meshhost.protocol.messages import (
     EmptyResponse,
     ErrorResponse,
+    FileResponse,
     JsonResponse,
-    Response,
     TextResponse,
     unpack_response,
 )
@@ -38,12 +38,23 @@ from meshhost.server.core.peer import Capability, Event, Peer
 from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
-from meshhost.server.core.slots import Slot
 from meshhost.server.services.agents import bodies
-from meshhost.server.services.agents.arrivals import ARRIVAL_SECONDS, Arrivals
-from meshhost.server.services.agents.built_in import built_in_name, provide_schema
+from meshhost.server.services.agents.arrivals import ARRIVAL_SECONDS
+from meshhost.server.services.agents.built_in import Bring, BuiltIns, built_in_name, provide_schema
 from meshhost.server.services.agents.calls import Call, CallAnswer, PendingCalls
-from meshhost.server.services.agents.registry import Registered, Registry, task_tool, tool_list, toolkit_card
+from meshhost.server.services.agents.in_room import AgentsInRoom, Rooms
+from meshhost.server.services.agents.message_streams import MessageStreams
+from meshhost.server.services.agents.registry import (
+    NotRegisteredError,
+    Registered,
+    Registry,
+    agent_card,
+    callable_card,
+    task_tool,
+    tool_list,
+    toolkit_card,
+)
+from meshhost.server.services.agents.tool_streams import ToolStream
 from meshhost.server.services.asking import behalf_of, note_asked
 from meshhost.stores.files import RoomFiles
 
@@ -62,19 +73,11 @@ def _nobody_is_coming(room: Room, but: str, within: float) -> bool:
     return False
 
 
-@dataclass(slots=True)
-class AgentsInRoom:
-    """What this service keeps about a room."""
-
-    registry: Registry = field(default_factory=Registry)
-    calls: PendingCalls = field(default_factory=PendingCalls)
-    arrivals: Arrivals = field(default_factory=Arrivals)
-
-
 class AgentsService(RoomService):
     """The agents service. `call_seconds` bounds every wait for the answer of another participant.
 
-    `is_coming` says whether agents are on their way into a room, `need` wakes a room that sleeps.
+    `is_coming` says whether agents are on their way into a room, `need` wakes a room that sleeps. `bring` calls the built-in
+    agents (None: there are none).
     """
 
     def __init__(
@@ -85,13 +88,16 @@ class AgentsService(RoomService):
         call_out: CallOut,
         is_coming: IsComing = _nobody_is_coming,
         need: Callable[[RoomKey], None] = lambda _: None,
+        bring: Bring | None = None,
     ) -> None:
+        self._built_ins = BuiltIns(bring)
         self._files = files
         self._is_coming = is_coming
         self._need = need
         self._call_seconds = call_seconds
         self._call_out = call_out
-        self._rooms = Slot(AgentsInRoom)
+        self._rooms = Rooms(AgentsInRoom)
+        self._messages = MessageStreams(self._rooms, wait=self._wait, call_seconds=call_seconds)
         # Called when what is registered in a room has changed.
         self.on_change: list[Callable[[RoomKey], None]] = []
 
@@ -101,10 +107,18 @@ class AgentsService(RoomService):
             "agent.register_toolkit": Operation(bodies.Toolkit, self._register_toolkit, _may_register_toolkit, _name),
             "agent.unregister_toolkit": Operation(bodies.Unregister, self._unregister_toolkit),
             "agent.list_toolkits": Operation(bodies.ListToolkits, self._list_toolkits, _may_use_tools),
+            "agent.list_callable": Operation(bodies.ListCallable, self._list_callable, _may_use_any),
             "agent.invoke_tool": Operation(bodies.InvokeTool, self._invoke_tool, _may_invoke, _toolkit_name),
             "agent.tool_call_response": Operation(
                 bodies.ToolAnswer, self._take_tool_answer, is_one_way=True, on_unreadable=self._take_unreadable
             ),
+            "agent.tool_call_request_chunk": Operation(
+                bodies.RequestChunk, self._take_input, frees=True, on_unreadable=self._input_unreadable
+            ),
+            "agent.tool_call_response_chunk": Operation(
+                bodies.ResponseChunk, self._take_output, is_one_way=True, on_unreadable=self._output_unreadable
+            ),
+            **self._messages.operations(),
             "agent.tool_call_progress": Operation(bodies.ToolProgress, self._take_progress, is_one_way=True),
             "agent.register_agent": Operation(bodies.Agent, self._register_agent, _may_register_agent, _name),
             "agent.unregister_agent": Operation(bodies.Unregister, self._unregister_agent),
@@ -121,6 +135,7 @@ class AgentsService(RoomService):
         """See RoomService: registrations and calls end with the connection."""
         if (mine := self._rooms.get(room)) is not None:
             mine.calls.fail(participant)
+            mine.streams.disconnected(peer)
             mine.registry.drop(participant)
             self._changed(room)
 
@@ -134,6 +149,7 @@ class AgentsService(RoomService):
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_toolkit(request.participant, body.name, description, size, public=body.public)
+        self._built_ins.registered(request.room, mine.registry.toolkits[new_id])
         self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
@@ -141,6 +157,7 @@ class AgentsService(RoomService):
         description, size = _description(body)
         mine = self._rooms.of(request.room)
         new_id = mine.registry.add_agent(request.participant, body.name, description, size)
+        self._built_ins.registered(request.room, mine.registry.agents[new_id])
         self._changed(request.room)
         return JsonResponse(json={"id": new_id})
 
@@ -165,26 +182,76 @@ class AgentsService(RoomService):
 
     def _list_toolkits(self, request: Request, body: bodies.ListToolkits) -> Answer:
         visible = self._rooms.of(request.room).registry.visible_toolkits(request.participant, body.participant_id)
-        return JsonResponse(json={"tools": {entry.name: toolkit_card(entry) for entry in visible}})
+        resting = self._built_ins.resting(request.room, request.participant, [entry.name for entry in visible])
+        return JsonResponse(json={"tools": {entry.name: toolkit_card(entry) for entry in (*visible, *resting)}})
+
+    def _list_callable(self, request: Request, body: bodies.ListCallable) -> Answer:
+        caller, registry = request.participant, self._rooms.of(request.room).registry
+        owner = body.participant_id or _id_of(request.room, body.participant_name)
+        may_ask = caller.scope.agents is not None and caller.scope.agents.use_agents
+        agents = [] if owner is not None or not may_ask else registry.newest_agents()
+        cards = {entry.name: agent_card(entry) for entry in agents}
+        cards |= {entry.name: callable_card(entry) for entry in registry.visible_toolkits(caller, owner)}
+        return JsonResponse(json={"tools": cards})
 
     def _list_agents(self, request: Request, _: bodies.ListAgents) -> Answer:
         agents = self._rooms.of(request.room).registry.newest_agents()
-        return JsonResponse(json={"agents": [entry.description for entry in agents]})
+        descriptions = [entry.description for entry in agents]
+        if Capability.CANCEL not in request.peer.capabilities:
+            descriptions += self._built_ins.agents_of_sdk(entry.name for entry in agents)
+        return JsonResponse(json={"agents": descriptions})
 
     # ---- calls ----------------------------------------------------------------------------------------------------
 
-    async def _invoke_tool(self, request: Request, body: bodies.InvokeTool) -> Answer:
-        mine, caller = self._rooms.of(request.room), request.participant
-        behalf_of(request, body.on_behalf_of_id)  # refuse at once, not after a wait
-        provider = await self.found(
-            request, body.call, lambda: mine.registry.toolkit(body.toolkit, caller, body.participant_id)
-        )
-        return await self._run_tool(request, body, provider)
+    def _invoke_tool(self, request: Request, body: bodies.InvokeTool) -> Coroutine[Any, Any, Answer]:
+        has_input = contents.is_open(body.content)
+        if body.stream is None:
+            if has_input:
+                raise InvalidRequestError("stream", "expected a text: the chunks of a stream name it")
+            return self._invoke(request, body, None)
+        # At once: its first chunks are read before the task of this request begins.
+        streams = self._rooms.of(request.room).streams
+        return self._invoke(request, body, streams.begin(request, body.stream, has_input=has_input))
 
-    async def _run_tool(self, request: Request, body: bodies.InvokeTool, provider: Registered) -> Response:
+    async def _invoke(self, request: Request, body: bodies.InvokeTool, stream: ToolStream | None) -> Answer:
+        mine = self._rooms.of(request.room)
+        try:
+            behalf_of(request, body.on_behalf_of_id)  # refuse at once, not after a wait
+            provider = await self.found(request, body.call, lambda: self._callee(request, body))
+            if provider.id in mine.registry.agents:
+                return await self._ask_as_tool(request, body)
+            return await self._run_tool(request, body, provider, stream)
+        finally:
+            if stream is not None:
+                mine.streams.end(stream)
+
+    def _callee(self, request: Request, body: bodies.InvokeTool) -> Registered:
+        """The toolkit that a call means, or the agent of SDK 0.6 that it asks by the tool of one of SDK 0.56."""
+        registry, caller = self._rooms.of(request.room).registry, request.participant
+        try:
+            return registry.toolkit(body.toolkit, caller, body.participant_id)
+        except NotFoundError:
+            may_ask = caller.scope.agents is not None and caller.scope.agents.use_agents
+            agent = registry.agent(body.toolkit) if may_ask and body.tool == task_tool(body.toolkit) else None
+            if agent is None or body.participant_id not in (None, agent.participant.id):
+                raise
+            return agent
+
+    async def _ask_as_tool(self, request: Request, body: bodies.InvokeTool) -> Answer:
+        _require_object(body)
+        asking = bodies.Ask(
+            agent=body.toolkit, arguments=body.arguments, on_behalf_of_id=body.on_behalf_of_id, call=body.call
+        )
+        answer = await self._ask(request, asking)
+        return JsonResponse(json=answer.json["answer"]) if isinstance(answer, JsonResponse) else answer
+
+    async def _run_tool(
+        self, request: Request, body: bodies.InvokeTool, provider: Registered, stream: ToolStream | None
+    ) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
         if body.tool not in provider.description["tools"]:
             raise NotFoundError(f"toolkit {body.toolkit!r} has no tool {body.tool!r}")
+        self._built_ins.check(caller.scope, provider.participant, body.tool, body.arguments)
         peer = provider.participant.peer
         if peer is None:
             raise ToolError("the participant that offers the tool has left the room")
@@ -197,11 +264,43 @@ class AgentsService(RoomService):
             "caller_context": body.caller_context,
             "on_behalf_of_id": behalf,
         }
-        message = request.message
+        if Capability.TOOL_STREAMS not in peer.capabilities:
+            _require_object(body)
+        else:
+            asked |= {"content": body.content, "tool_call_id": None if stream is None else stream.id}
+        message, what = request.message, f"tool {body.tool!r} of toolkit {body.toolkit!r}"
         message_id = peer.tell(Event("agent.tool_call", asked, message.payload, message.trace))
         call = Call(provider.participant, message_id, peer, caller, body.call)
-        answer, payload = await self._wait(mine.calls, call, f"tool {body.tool!r} of toolkit {body.toolkit!r}")
-        return unpack_response(answer, payload)
+        if stream is not None:
+            stream.asked(provider.participant, body.toolkit, call, lambda: mine.calls.extend(call, self._call_seconds))
+        answer, payload = await self._wait(mine.calls, call, what)
+        if not contents.is_open(answer):
+            return _answer(request, answer, payload)
+        if stream is None or Capability.CONTENTS not in request.peer.capabilities:
+            raise ToolError(f"{what} answers with a stream, which the client of the caller does not take")
+        if not stream.has_input:
+            mine.streams.check_room(request.peer)
+        await stream.open()
+        await stream.wait_ended(idle=self._call_seconds)
+        return None
+
+    async def _take_input(self, request: Request, body: bodies.RequestChunk) -> Answer:
+        stream = self._rooms.of(request.room).streams.of_caller(request.peer, body.stream)
+        if stream is not None:  # else it is over
+            await stream.take_input(body.chunk, request.message.payload)
+        return EmptyResponse()
+
+    async def _take_output(self, request: Request, body: bodies.ResponseChunk) -> Answer:
+        stream = self._rooms.of(request.room).streams.of_provider(request.peer, body.tool_call_id)
+        if stream is not None:
+            await stream.take_output(body.chunk, request.message.payload)
+        return None
+
+    def _input_unreadable(self, request: Request, error: RoomError) -> None:
+        self._rooms.of(request.room).streams.input_unreadable(request.peer, error)
+
+    def _output_unreadable(self, request: Request, error: RoomError) -> None:
+        self._rooms.of(request.room).streams.output_unreadable(request.peer, request.message.id, error)
 
     async def _ask(self, request: Request, body: bodies.Ask) -> Answer:
         mine, caller = self._rooms.of(request.room), request.participant
@@ -210,7 +309,7 @@ class AgentsService(RoomService):
         def find() -> tuple[Peer, Registered, list[dict[str, Any]]]:
             entry = mine.registry.agent(body.agent) or mine.registry.agent_toolkit(body.agent)
             if entry is None or entry.participant.peer is None:
-                raise NotFoundError(f"no agent {body.agent!r} in this room")
+                raise NotRegisteredError("agent", body.agent)
             toolkits = _toolkits_for_ask(mine.registry, caller, body.requires or [])
             return entry.participant.peer, entry, toolkits
 
@@ -218,6 +317,7 @@ class AgentsService(RoomService):
         if entry.is_agent:  # of SDK 0.56; it gets no toolkits
             return await self._ask_by_tool(request, body, entry)
         agent, task_id = entry.participant, str(uuid.uuid4())
+        self._built_ins.check(caller.scope, agent, "", body.arguments)
         asked: dict[str, Any] = {
             "task_id": task_id,
             "arguments": body.arguments,
@@ -243,7 +343,7 @@ class AgentsService(RoomService):
             on_behalf_of_id=body.on_behalf_of_id,
             call=body.call,
         )
-        match await self._run_tool(request, invoking, entry):
+        match await self._run_tool(request, invoking, entry, None):
             case JsonResponse(json=answer):
                 return JsonResponse(json={"answer": answer})
             case TextResponse(text=text):
@@ -252,24 +352,31 @@ class AgentsService(RoomService):
                 return JsonResponse(json={"answer": None})
             case ErrorResponse() as error:
                 return error
-            case other:
-                raise ToolError(f"the agent answered with {other.type!r} content, which no answer to an ask can be")
+            case _:
+                raise ToolError("the agent answered with content that no answer to an ask can be")
 
     async def found(self, request: Request, key: str | None, find: Callable[[], T]) -> T:
-        """What `find` returns, now or when a configured service has brought it. Raises its NotFoundError, or ToolError.
+        """What `find` returns, now or when a configured service has brought it, or it was called because it is built in.
+
+        Raises its NotFoundError, or ToolError.
 
         A caller that has to wait gets the event `request.waits`, which its client shows as a status of the room.
         """
+        name: str | None = None
         try:
             return find()
         except NotFoundError as error:
             missing = str(error)  # but an agent may be on its way
+            if isinstance(error, NotRegisteredError):
+                name = error.name
         room, caller = request.room, request.participant
         self._need(room.key)
+        if name is not None:
+            await self._built_ins.call(room, name)
         seconds = min(self._call_seconds, ARRIVAL_SECONDS)
 
         def is_coming() -> bool:
-            return self._is_coming(room, caller.name, seconds)
+            return self._built_ins.is_coming(room, name) or self._is_coming(room, caller.name, seconds)
 
         if is_coming():
             text = f"{missing} yet: waiting up to {seconds:g} s for one that is on its way"
@@ -337,7 +444,11 @@ class AgentsService(RoomService):
         match built_in_name(url):
             case ("toolkits", name):
                 visible = self._rooms.of(room).registry.visible_toolkits(caller, None)
-                return any(entry.name == name for entry in visible)
+                is_there = any(entry.name == name for entry in visible)
+                return is_there or await self._built_ins.call(room, name, by_address=True)
+            case ("agents", name):
+                is_there = self._rooms.of(room).registry.agent(name) is not None
+                return is_there or await self._built_ins.call(room, name, by_address=True)
             case ("schemas", name):
                 return await provide_schema(self._files, room.key, name, caller.scope)
             case _:
@@ -371,7 +482,7 @@ def _toolkits_for_ask(registry: Registry, caller: Participant, requires: list[di
             continue
         entry = visible.get(name)
         if entry is None:
-            raise NotFoundError(f"no toolkit {name!r} in this room, which the ask requires")
+            raise NotRegisteredError("toolkit", str(name), ", which the ask requires")
         result.append(tool_list(entry, requirement.get("tools")))
     return result
 
@@ -401,8 +512,30 @@ def _may_use_tools(scope: ApiScope, _: Body) -> bool:
     return scope.agents is not None and scope.agents.use_tools
 
 
+def _may_use_any(scope: ApiScope, _: Body) -> bool:
+    # Who may only ask agents sees those that are asked by a tool.
+    return scope.agents is not None and (scope.agents.use_tools or scope.agents.use_agents)
+
+
 def _may_invoke(scope: ApiScope, body: bodies.InvokeTool) -> bool:
-    return scope.agents is not None and scope.agents.can_use_toolkit(body.toolkit)
+    agents = scope.agents
+    if agents is None:
+        return False
+    return agents.can_use_toolkit(body.toolkit) or (agents.use_agents and body.tool == task_tool(body.toolkit))
+
+
+def _require_object(body: bodies.InvokeTool) -> None:
+    """Raise InvalidRequestError for arguments that only clients of SDK 0.56 take."""
+    if body.content is not None and body.content.get("type") != "empty":
+        raise InvalidRequestError("arguments", f"tool {body.tool!r} of toolkit {body.toolkit!r} takes a JSON object")
+
+
+def _answer(request: Request, answer: dict[str, Any], payload: bytes) -> Answer:
+    if answer.get("type") == "binary" and Capability.CONTENTS in request.peer.capabilities:
+        headers = answer.get("headers")
+        described = {"type": "binary", "headers": headers if isinstance(headers, dict) else {}}
+        return FileResponse(data=payload, name="", mime_type="application/octet-stream"), described
+    return unpack_response(answer, payload)
 
 
 def _may_use_agents(scope: ApiScope, _: Body) -> bool:
@@ -411,6 +544,16 @@ def _may_use_agents(scope: ApiScope, _: Body) -> bool:
 
 def _may_call(scope: ApiScope, _: Body) -> bool:
     return scope.agents is not None and scope.agents.call
+
+
+def _id_of(room: Room, name: str | None) -> str | None:
+    """The id of a participant in the room. Raises NotFoundError."""
+    if name is None:
+        return None
+    for member in room.connected():
+        if member.name == name:
+            return member.id
+    raise NotFoundError(f"no participant {name!r} in this room")
 
 
 def _name(body: Any) -> str:

@@ -17,6 +17,7 @@ from pydantic import Field
 from meshhost.documents.crdt import EMPTY_UPDATE
 from meshhost.documents.document import MeshDocument
 from meshhost.documents.schema import MeshSchema
+from meshhost.documents.shipped_schemas import SHIPPED_SCHEMAS
 from meshhost.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -90,6 +91,7 @@ class DocumentsService(RoomService):
         """See RoomService."""
         return {
             "sync.create": Operation(_Create, self._create, _may_write, _subject),
+            "sync.describe": Operation(_Document, self._describe, _may_read, _subject),
             "sync.open": Operation(_Connect, self._connect, _may_read, _subject),
             # Its grant is checked by the handler: a MeshAgent client that gets an error never sends an edit again.
             "sync.update": Operation(_Document, self._sync, frees=True),
@@ -113,6 +115,15 @@ class DocumentsService(RoomService):
             state = MeshDocument(schema=schema, json=body.content).get_state()
         await self._add(request, path, state)
         return EmptyResponse()
+
+    async def _describe(self, request: Request, body: _Document) -> Answer:
+        path = clean_path(body.path)
+        schema = await self._schema(request.room.key, path)
+        async with self._hold(request, path) as document:
+            state = (await document.shared()).state()
+        # A large document takes a while, and what reads it may be used in one thread only.
+        content = await asyncio.to_thread(_content, schema, state)
+        return JsonResponse(json={"path": path, "schema": schema, "json": content})
 
     async def _connect(self, request: Request, body: _Connect) -> Answer:
         peer = request.peer
@@ -196,7 +207,9 @@ class DocumentsService(RoomService):
         if len(state) > self._max_bytes:
             raise TooLargeError(f"a document may have at most {self._max_bytes} bytes")
         key = DocumentKey(request.room.key, path)
-        if await self._store.find(key) is None and await self._files.stat(request.room.key, path) is not None:
+        found = await self._files.stat(request.room.key, path)
+        # Only a document has no size: one that another participant creates meanwhile is no file in the way.
+        if found is not None and (found.is_folder or found.size is not None):
             raise InvalidRequestError("path", f"a file or folder stands at {path!r}")
         await self._create_counted(key, state)
         # A document that was deleted while it was open may still be in memory.
@@ -226,6 +239,8 @@ class DocumentsService(RoomService):
             found = json.loads(await self._files.read(room, where, max_bytes=MAX_SCHEMA_BYTES))
             MeshSchema.from_json(found)
         except NotFoundError:
+            if extension in SHIPPED_SCHEMAS:
+                return SHIPPED_SCHEMAS[extension].to_json()
             raise NotFoundError(f"no schema for {path!r}: put one at {where!r} in the room's files") from None
         except (ValueError, RecursionError):
             raise InvalidRequestError(where, "the schema is not JSON") from None
@@ -236,6 +251,12 @@ class DocumentsService(RoomService):
     def _hold(self, request: Request, path: str) -> AbstractAsyncContextManager[OpenDocument]:
         key = DocumentKey(request.room.key, path)
         return self._rooms.of(request.room).hold(self._store, key, max_bytes=self._max_bytes)
+
+
+def _content(schema: Any, state: bytes) -> dict[str, Any]:
+    document = MeshDocument(schema=MeshSchema.from_json(schema))
+    document.apply_update(state)
+    return document.to_json()
 
 
 def _may_read(scope: ApiScope, body: _Document) -> bool:

@@ -14,6 +14,7 @@ from pydantic import Field
 from meshhost.errors import (
     AccessDeniedError,
     InvalidRequestError,
+    LimitExceededError,
     NotFoundError,
 )
 from meshhost.identity.grants import ApiScope
@@ -27,6 +28,7 @@ from meshhost.server.core.peer import CloseReason, Event, Peer
 from meshhost.server.core.requests import Answer, Body, Operation, Operations, Request
 from meshhost.server.core.room import Room
 from meshhost.server.core.service import RoomService
+from meshhost.server.services.storage.moves import Moves
 from meshhost.server.services.storage.uploads import HandleBody, OpenBody, PathBody, Uploads, WriteBody, Writing
 from meshhost.stores.files import Entry, RoomFiles, clean_path, mime_type_of
 
@@ -40,11 +42,19 @@ MAX_PAGE = 1000
 _FINAL = frozenset({CloseReason.ACCESS_REVOKED, CloseReason.ROOM_ENDED, CloseReason.SERVER_STOPPING})
 # Entries of a list that are prepared and encoded before others get their turn in the event loop.
 _PAGE = 250
+# Files and folders that one request deletes.
+_MOST_DELETED = 10_000
 
 
 class _Read(PathBody):
     start: int = Field(default=0, ge=0)
     length: int = Field(ge=0, le=MAX_PIECE)
+
+
+class _Delete(PathBody):
+    """`recursive`: also a folder, with all that it holds. Clients send null for no."""
+
+    recursive: bool | None = None
 
 
 class _List(PathBody):
@@ -75,6 +85,7 @@ class StorageService(RoomService):
         self._sign_url = sign_url
         self._max_download_bytes = max_download_bytes
         self._counts = counts
+        self._moves = Moves(files, counts)
         self._uploads = Uploads(files, max_bytes=max_upload_bytes, counts=counts, stored=_tell_written)
 
     def operations(self) -> Operations:
@@ -90,7 +101,8 @@ class StorageService(RoomService):
             "storage.download": Operation(PathBody, self._download, _may_read, _subject),
             "storage.read": Operation(_Read, self._read, _may_read, _subject),
             "storage.download_url": Operation(PathBody, self._download_url, _may_read, _subject),
-            "storage.delete": Operation(PathBody, self._delete, _may_write, _subject),
+            "storage.delete": Operation(_Delete, self._delete, _may_write, _subject),
+            "storage.move": self._moves.operation(),
         }
 
     def disconnected(self, room: Room, participant: Participant, peer: Peer) -> None:
@@ -167,14 +179,36 @@ class StorageService(RoomService):
             raise NotFoundError(f"no file {path!r} in this room")
         return JsonResponse(json={"url": self._sign_url(request.room.key, path, request.participant)})
 
-    async def _delete(self, request: Request, body: PathBody) -> Answer:
+    async def _delete(self, request: Request, body: _Delete) -> Answer:
         path = clean_path(body.path)
-        tenant = request.room.key.tenant
         entry = await self._files.stat(request.room.key, path)
-        if entry is not None and _is_document(entry) and not _may_write_document(request, path):
-            raise AccessDeniedError(
-                request.message.type, f"{path} (a document: the token does not grant sync.write of it)"
-            )
+        entries = [entry]
+        if body.recursive and entry is not None and entry.is_folder:
+            entries = [*await self._below(request, path)]
+        for each in entries:  # all or nothing, as far as rights go
+            _check_delete(request, each)
+        for each in entries:
+            await self._delete_one(request, path if each is None else each.path, each)
+        if entries != [entry]:
+            await self._files.tidy(request.room.key, path)
+        return EmptyResponse()
+
+    async def _below(self, request: Request, folder: str) -> list[Entry]:
+        """All files and documents in a folder and its folders. Raises LimitExceededError."""
+        found: list[Entry] = []
+        folders = [folder]
+        while folders:
+            for entry in await self._files.list(request.room.key, folders.pop()):
+                if entry.is_folder:
+                    folders.append(entry.path)
+                else:
+                    found.append(entry)
+            if len(found) + len(folders) > _MOST_DELETED:
+                raise LimitExceededError(f"over {_MOST_DELETED} files and folders in {folder!r}: delete parts of it")
+        return found
+
+    async def _delete_one(self, request: Request, path: str, entry: Entry | None) -> None:
+        tenant = request.room.key.tenant
         since = self._counts.mark()
         await self._files.delete(request.room.key, path)
         if entry is not None and entry.size is not None:
@@ -183,7 +217,17 @@ class StorageService(RoomService):
         else:
             self._counts.free(tenant, Resource.DOCUMENTS, since=since)
         _tell_changed(request, "storage.file.deleted", path)
-        return EmptyResponse()
+
+
+def _check_delete(request: Request, entry: Entry | None) -> None:
+    """Raise AccessDeniedError when the participant may not delete this."""
+    if entry is None:
+        return
+    storage, path = request.participant.scope.storage, entry.path
+    if storage is None or not storage.can_write(path):
+        raise AccessDeniedError(request.message.type, path)
+    if _is_document(entry) and not _may_write_document(request, path):
+        raise AccessDeniedError(request.message.type, f"{path} (a document: the token does not grant sync.write of it)")
 
 
 def _cursor(after: str) -> str:

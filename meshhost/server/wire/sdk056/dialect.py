@@ -5,8 +5,8 @@ from http import HTTPStatus
 from meshhost.protocol.connection import RESUME_HEADER
 from meshhost.server.core.requests import Operations
 from meshhost.server.wire.dialect import Handshake
-from meshhost.server.wire.sdk056.calls import Calls
-from meshhost.server.wire.sdk056.streams import Ask, BuiltInStreams
+from meshhost.server.wire.sdk056.asking import Ask
+from meshhost.server.wire.sdk056.streams import BuiltInStreams
 from meshhost.server.wire.sdk056.translator import Translator056
 from meshhost.server.wire.sdk06 import SDK_06
 
@@ -39,7 +39,7 @@ class Sdk056:
     def operations(self, shared: Operations) -> Operations:
         """See Dialect."""
         ask = Ask(shared)
-        return {**shared, **BuiltInStreams(ask).operations(), **Calls(ask).operations()}
+        return {**shared, **BuiltInStreams(ask, other_tools="agent.tool_call_request_chunk").operations()}
 
     def translator(self, handshake: Handshake) -> Translator056:
         """See Dialect."""

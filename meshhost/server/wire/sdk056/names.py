@@ -6,21 +6,20 @@ whose arguments differ. Tools that stream are requests with chunks (`streams.py`
 
 import base64
 import binascii
-import json
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from meshhost.errors import InvalidRequestError
+from meshhost.protocol.json_values import has_few_parts, load_json
 from meshhost.protocol.messages import Header
 
-__all__ = ["ABSENT", "EMPTY_ANSWERS", "REWRITTEN", "STREAMED", "TOOLKITS", "rewritten"]
+__all__ = ["ABSENT", "EMPTY_ANSWERS", "MESSAGES", "REWRITTEN", "STREAMED", "TOOLKITS", "rewritten"]
 
 _TOOLS: Mapping[str, Mapping[str, str]] = {
     "queues": {name: f"queues.{name}" for name in ("list", "open", "send", "receive", "drain", "close")},
-    "storage": {name: f"storage.{name}" for name in ("exists", "stat", "list", "download_url", "delete")},
+    "storage": {name: f"storage.{name}" for name in ("exists", "stat", "list", "download_url", "delete", "move")},
     "messaging": {name: f"messaging.{name}" for name in ("enable", "disable", "send", "broadcast")},
     "developer": dict.fromkeys(("log", "info", "warning", "error"), "developer.log"),
-    "sync": {"create": "sync.create"},
+    "sync": {"create": "document.create", "describe": "sync.describe"},
     "livekit": {"connect": "livekit.connect"},
 }
 TOOLKITS: Mapping[str, Mapping[str, str]] = _TOOLS
@@ -34,6 +33,9 @@ STREAMED: Mapping[tuple[str, str], str] = {
 }
 """The kind of stream of each tool that is called with one."""
 
+MESSAGES = ("messaging", "stream")
+"""The tool that is called with a stream which another participant takes."""
+
 ABSENT = frozenset(
     {"agents", "containers", "database", "dataset", "memory", "mounts", "secrets", "services", "sqlite", "tunnels"}
 )
@@ -41,6 +43,9 @@ ABSENT = frozenset(
 
 EMPTY_ANSWERS = frozenset({"queues.open", "queues.send", "queues.drain", "queues.close"})
 """Operations whose answer these clients accept only if it is empty."""
+
+# Of a message's JSON, as of a header.
+_MOST_PARTS = 200_000
 
 # Header and payload of the operation, from the tool's name, its arguments and the payload.
 Rewrite = Callable[[str, Header, bytes], tuple[Header, bytes]]
@@ -56,10 +61,7 @@ def _message(_: str, arguments: Header, payload: bytes) -> tuple[Header, bytes]:
     header = dict(arguments)
     text, attachment = header.pop("message_json", None), header.pop("attachment_base64", None)
     if text is not None:
-        try:
-            header["message"] = json.loads(text)
-        except (TypeError, ValueError, RecursionError):
-            raise InvalidRequestError("message_json", "expected a JSON object as text") from None
+        header["message"] = _message_in(text)
     if attachment is not None:
         try:
             payload = base64.b64decode(attachment, validate=True)
@@ -68,12 +70,28 @@ def _message(_: str, arguments: Header, payload: bytes) -> tuple[Header, bytes]:
     return header, payload
 
 
+def _message_in(text: object) -> Header:
+    # The text was one part of the header that carried it, however many parts it has itself.
+    if not isinstance(text, str) or not has_few_parts(text.encode(errors="surrogatepass"), most=_MOST_PARTS):
+        raise InvalidRequestError("message_json", f"expected a JSON object of at most {_MOST_PARTS} parts, as text")
+    try:
+        message = load_json(text)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict):
+        raise InvalidRequestError("message_json", "expected a JSON object as text")
+    return message
+
+
 def _log(tool: str, arguments: Header, payload: bytes) -> tuple[Header, bytes]:
     if tool == "log":
         return arguments, payload
-    extra: Any = arguments.get("extra")
-    data = {"message": arguments.get("message"), **(extra if isinstance(extra, dict) else {})}
-    return {"type": tool, "data": data}, payload
+    message, extra = arguments.get("message"), arguments.get("extra")
+    if not isinstance(message, str):
+        raise InvalidRequestError("message", "expected a text")
+    if extra is not None and not isinstance(extra, dict):
+        raise InvalidRequestError("extra", "expected a JSON object")
+    return {"type": tool, "data": {"message": message, **(extra or {})}}, payload
 
 
 REWRITTEN: Mapping[str, Rewrite] = {

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshhost.errors import InvalidRequestError, LimitExceededError, NotFoundError
+from meshhost.protocol import contents as bodies
 from meshhost.protocol.connection import MessageReceived
 from meshhost.protocol.json_values import dump_json
 from meshhost.protocol.messages import EmptyResponse, ErrorResponse, Header, JsonResponse, Response, TextResponse
 from meshhost.server.core.peer import Capability, CloseReason, Event
 from meshhost.server.wire.dialect import Translator, Welcome, WireEvent
-from meshhost.server.wire.sdk056 import calls, contents, names, streams
+from meshhost.server.wire.sdk056 import contents, names, streams
 from meshhost.server.wire.sdk056.streams import Stream
 
 __all__ = ["MAX_STREAMS", "Translator056"]
@@ -28,8 +29,11 @@ _OPERATIONS = {
     "room.call": "agent.call",
     "room.unregister_toolkit": "agent.unregister_toolkit",
     "room.tool_call_response": "agent.tool_call_response",
+    "room.tool_call_response_chunk": "agent.tool_call_response_chunk",
 }
 _NORMAL_CLOSE = 1000
+_JAVASCRIPT = frozenset({Capability.CONTENTS, Capability.FILE_MOVES})
+_PYTHON = _JAVASCRIPT | {Capability.TOOL_STREAMS}
 
 
 class Translator056:
@@ -43,8 +47,10 @@ class Translator056:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """See Translator."""
-        return self._older.capabilities
+        """See Translator. The toolkits of the client in JavaScript take objects only."""
+        if not self._is_new:
+            return self._older.capabilities
+        return self._older.capabilities | (_PYTHON if self._is_python else _JAVASCRIPT)
 
     def greeting(self, welcome: Welcome) -> Sequence[WireEvent]:
         """See Translator."""
@@ -62,12 +68,13 @@ class Translator056:
                 return self._invoke(message)
             case "room.list_toolkits":
                 self._is_new = True
-                return calls.LIST, message
+                return "agent.list_callable", message
             case "room.register_toolkit":
                 self._is_new = True
                 return "agent.register_toolkit", _with(message, _registration(message.header))
             case "room.tool_call_request_chunk":
-                return streams.ADD, _with(message, {"stream": self._stream(message.header), "chunk": _chunk(message)})
+                self._is_new = True
+                return streams.ADD, _with(message, message.header | {"stream": self._stream(message.header)})
             case known if (operation := _OPERATIONS.get(known)) is not None:
                 return operation, message
             case _:
@@ -75,28 +82,53 @@ class Translator056:
 
     def _invoke(self, message: MessageReceived) -> tuple[str, MessageReceived]:
         header = message.header
-        toolkit, tool, content = header.get("toolkit"), header.get("tool"), header.get("arguments")
+        if not header:  # it could not be read, and the dispatcher has the error
+            return "agent.invoke_tool", message
+        toolkit, tool, content = _text(header, "toolkit"), _text(header, "tool"), header.get("arguments")
         if toolkit in names.ABSENT:
             raise NotFoundError(f"this room server has no toolkit {toolkit!r}")
-        tools = names.TOOLKITS.get(toolkit) if isinstance(toolkit, str) else None
-        if contents.is_open(content):
-            kind = names.STREAMED.get((str(toolkit), str(tool)))
+        tools = names.TOOLKITS.get(toolkit)
+        if tools is None or (toolkit, tool) == names.MESSAGES:
+            return self._invoke_of_participant(message, (toolkit, tool), content)
+        if bodies.is_open(content):
+            kind = names.STREAMED.get((toolkit, tool))
             if kind is None:
                 raise InvalidRequestError("arguments", f"tool {tool!r} of toolkit {toolkit!r} takes no stream here")
             return streams.OPEN, _with(message, {"stream": self._open(header.get("tool_call_id"), kind)})
-        arguments = contents.arguments_of(content)
-        if tools is None:
-            return calls.INVOKE, _with(message, header | {"arguments": arguments})
-        operation = tools.get(str(tool))
+        if (toolkit, tool) in names.STREAMED:
+            raise InvalidRequestError("arguments", f"tool {tool!r} of toolkit {toolkit!r} takes a stream: open one")
+        operation = tools.get(tool)
         if operation is None:
             raise NotFoundError(f"toolkit {toolkit!r} of this room server has no tool {tool!r}")
-        translated, payload = names.rewritten(str(tool), operation, arguments, message.payload)
+        translated, payload = names.rewritten(tool, operation, contents.arguments_of(content), message.payload)
         return operation, _with(message, translated, payload)
+
+    def _invoke_of_participant(
+        self, message: MessageReceived, called: tuple[str, str], content: Any
+    ) -> tuple[str, MessageReceived]:
+        header = dict(message.header)
+        # Its chunks will be found by this id: no other stream of the connection may have it.
+        header["stream"] = call = header.pop("tool_call_id", None)
+        if isinstance(call, str) and call in self._streams and not self._streams[call].is_ended:
+            raise InvalidRequestError("tool_call_id", "expected one that names no other call")
+        if bodies.is_open(content):
+            if call is None:
+                raise InvalidRequestError("tool_call_id", "expected a text: the chunks of a stream name it")
+        elif called == names.MESSAGES:
+            raise InvalidRequestError("arguments", "tool 'stream' of toolkit 'messaging' takes a stream: open one")
+        if called == names.MESSAGES:
+            return "messaging.stream", _with(message, header)
+        if bodies.is_object(content):
+            return "agent.invoke_tool", _with(message, header | {"arguments": contents.arguments_of(content)})
+        return "agent.invoke_tool", _with(message, header | {"arguments": {}, "content": content})
 
     def _open(self, call: Any, kind: str) -> Stream:
         if not isinstance(call, str) or not 0 < len(call) <= 128:
             raise InvalidRequestError("tool_call_id", "expected a text of at most 128 characters")
-        self._streams = {name: stream for name, stream in self._streams.items() if not stream.is_ended}
+        # One that has no peer was refused by the dispatcher, for the tenant's rate.
+        self._streams = {
+            name: each for name, each in self._streams.items() if each.peer is not None and not each.is_ended
+        }
         if call in self._streams:
             raise InvalidRequestError("tool_call_id", "expected one that names no other call")
         if len(self._streams) >= MAX_STREAMS:
@@ -106,7 +138,8 @@ class Translator056:
 
     def _stream(self, header: Header) -> Stream | None:
         call = header.get("tool_call_id")
-        return self._streams.get(call) if isinstance(call, str) else None
+        stream = self._streams.get(call) if isinstance(call, str) else None
+        return None if stream is None or stream.peer is None else stream
 
     # ---- answers and events ---------------------------------------------------------------------------------------
 
@@ -130,22 +163,28 @@ class Translator056:
 
     def event(self, event: Event) -> WireEvent:
         """See Translator."""
-        if event.name == contents.CHUNK:
-            return event.name, event.body, event.payload
+        if event.name in (contents.CHUNK, "agent.tool_call_response_chunk"):
+            return contents.CHUNK, event.body, event.payload
         if event.name == "sync.update" and (stream := self._document(event.body.get("path"))) is not None:
             return self.event(_of_document(stream, event))
-        if event.name == "developer.log" and (stream := self._of_kind("logs")) is not None:
-            content = contents.binary(type=event.body.get("type"))
-            return self.event(contents.chunk(stream.call, content, dump_json(event.body.get("data")).encode()))
+        if event.name == "developer.log" and (open_logs := self._logs()):
+            content, data = bodies.binary(type=event.body.get("type")), dump_json(event.body.get("data")).encode()
+            for stream in open_logs[1:]:
+                if stream.peer is not None:
+                    stream.peer.tell(contents.chunk(stream.call, content, data))
+            return self.event(contents.chunk(open_logs[0].call, content, data))
         if event.name == "agent.tool_call" and self._is_new:
             return _tool_call(event)
+        if event.name == "agent.tool_call_request_chunk":
+            header = dict(event.body)
+            return f"room.tool_call_request_chunk.{header.pop('toolkit')}", header, event.payload
         return self._older.event(event)
 
     def _document(self, path: Any) -> Stream | None:
         return next((each for each in self._streams.values() if each.path == path and _is_open(each, "document")), None)
 
-    def _of_kind(self, kind: str) -> Stream | None:
-        return next((each for each in self._streams.values() if _is_open(each, kind)), None)
+    def _logs(self) -> list[Stream]:
+        return [each for each in self._streams.values() if _is_open(each, "logs")]
 
     def close_code(self, reason: CloseReason) -> int | None:
         """See Translator.
@@ -166,9 +205,9 @@ def _is_open(stream: Stream, kind: str) -> bool:
 
 def _of_document(stream: Stream, event: Event) -> Event:
     if stream.schema is None:
-        return contents.chunk(stream.call, contents.binary(kind="sync", path=stream.path), event.payload)
+        return contents.chunk(stream.call, bodies.binary(kind="sync", path=stream.path), event.payload)
     schema, stream.schema = stream.schema, None
-    content = contents.binary(kind="state", path=stream.path, schema=schema)
+    content = bodies.binary(kind="state", path=stream.path, schema=schema)
     return contents.chunk(stream.call, content, event.payload)
 
 
@@ -178,7 +217,8 @@ def _tool_call(event: Event) -> WireEvent:
     header.pop("caller_context", None)
     if header.get("on_behalf_of_id") is None:
         header.pop("on_behalf_of_id", None)
-    header |= {"arguments": contents.json_content(header["arguments"]), "tool_call_id": uuid.uuid4().hex}
+    content = header.pop("content", None) or bodies.json_content(header["arguments"])
+    header |= {"arguments": content, "tool_call_id": header.get("tool_call_id") or uuid.uuid4().hex}
     return f"room.tool_call.{toolkit}", header, event.payload
 
 
@@ -198,9 +238,11 @@ def _tool(tool: Any) -> Any:
     return tool if schema is None else tool | {"input_schema": schema}
 
 
-def _chunk(message: MessageReceived) -> Header:
-    chunk = message.header.get("chunk")
-    return chunk if isinstance(chunk, dict) else {}
+def _text(header: Header, member: str) -> str:
+    value = header.get(member)
+    if not isinstance(value, str):
+        raise InvalidRequestError(member, "expected a text")
+    return value
 
 
 def _with(message: MessageReceived, header: Header, payload: bytes | None = None) -> MessageReceived:

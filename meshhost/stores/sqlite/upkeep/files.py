@@ -27,6 +27,7 @@ _STORES = {
     "documents": ("document store", False),
     "usage": ("usage store", False),
     "triggers": ("trigger store", False),
+    "configuration": ("configuration store", True),
     "queues": ("queue store", False),
 }
 _MIGRATIONS = resources.files("meshhost.stores.sqlite") / "migrations"

@@ -42,5 +42,5 @@ export function useParticipants(connection, onMessage) {
   return { present, error };
 }
 
-/** @param {import("../protocol/client.js").RoomClient} client @param {string} to @param {string} type @param {object} message */
-export const tell = (client, to, type, message) => client.request("messaging.send", { to_participant_id: to, type, message });
+/** @param {import("../protocol/client.js").RoomClient} client @param {string} to @param {string} type @param {object} message @param {Uint8Array} [attachment] */
+export const tell = (client, to, type, message, attachment) => client.request("messaging.send", { to_participant_id: to, type, message }, attachment);

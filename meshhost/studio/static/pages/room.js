@@ -96,6 +96,7 @@ const OUTCOMES = {
   refused: ["bad", "refused"],
   unreachable: ["bad", "unreachable"],
   unsigned: ["bad", "no key to sign with"],
+  no_secret: ["bad", "a secret is missing"],
 };
 
 /** @param {{calls: Call[], isOpen: boolean}} props */

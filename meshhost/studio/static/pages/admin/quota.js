@@ -16,6 +16,7 @@ const LIMITS = [
   ["max_stored_bytes", "stored_bytes", "Stored", bytes],
   ["max_files", "files", "Files", number],
   ["max_documents", "documents", "Documents", number],
+  ["max_tables", "tables", "Tables", number],
   ["max_keys", "keys", "Keys", number],
   ["max_uploads", "uploads", "Uploads at once", number],
   ["max_in_flight_bytes", null, "Bytes under way", bytes],

@@ -1,9 +1,9 @@
-"""A participant without a connection of its own: what an MCP client is in a room for the time of one call.
+"""A participant without a connection of its own: what an MCP client is in a room for one call, or a web page that talks.
 
-A request of MCP must have the same rights and the same consequences as one of a program that joined: its grants are checked by
+Such a request must have the same rights and the same consequences as one of a program that joined: its grants are checked by
 the dispatcher, its provider sees who called, a revoked key ends it, and the room wakes for it. So a call is made by a
 `Participant` that joins the room and leaves it when the call is over. Its `Peer` takes what the room reports (that a request
-waits for an agent, that a tool got on) to the stream of the answer, and answers nothing: a visitor registers no tools.
+waits for an agent, that a tool got on) to whom it is made for, and answers nothing: a visitor registers no tools.
 
 The task of the HTTP request runs all of it. When it is cancelled, the call is cancelled at its provider, as for any caller.
 """
@@ -59,6 +59,10 @@ class _VisitorPeer:
         self._report(event)
         return next(_ids)
 
+    async def send(self, event: Event) -> None:
+        """See Peer."""
+        self.tell(event)
+
     async def reply(
         self,
         message_id: int,
@@ -96,14 +100,14 @@ class Visitor:
         self._peer = peer
         self._dispatch = dispatch
 
-    def request(self, operation: str, body: Header) -> Request:
+    def request(self, operation: str, body: Header, payload: bytes = b"") -> Request:
         """A request of this visitor."""
-        message = MessageReceived(next(_ids), operation, body, b"", {})
+        message = MessageReceived(next(_ids), operation, body, payload, {})
         return Request(self.room, self.participant, self._peer, message, operation)
 
-    async def ask(self, operation: str, body: Header) -> Response:
+    async def ask(self, operation: str, body: Header, payload: bytes = b"") -> Response:
         """The answer to a request. Raises RoomError, and ConnectionLostError when the participant has to leave meanwhile."""
-        return await self.within(self._answer(self.request(operation, body)))
+        return await self.within(self._answer(self.request(operation, body, payload)))
 
     async def within(self, work: Coroutine[Any, Any, T]) -> T:
         """What the work returns, unless the participant has to leave meanwhile. Raises ConnectionLostError then."""

@@ -1,0 +1,1 @@
+"""The package of `meshhost.livekit.agents.voice`. Re-exports only."""

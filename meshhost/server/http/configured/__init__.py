@@ -1,0 +1,1 @@
+"""REST of what tenants configure: secrets, services and webhooks."""

@@ -1,0 +1,1 @@
+"""What tenants configured, in a SQLite file."""
