@@ -43,7 +43,12 @@ def moment_of(text: str, *, option: str) -> float:
 def past_moment_of(text: str, *, option: str) -> float:
     """Return a time in seconds since the epoch, which may also be given as how long ago it is. Raises BadParameter."""
     seconds = _seconds(text)
-    return moment_of(text, option=option) if seconds is None else time.time() - seconds
+    if seconds is None:
+        return moment_of(text, option=option)
+    moment = time.time() - seconds
+    if moment < 0:
+        raise typer.BadParameter(f"expected a time after 1970, got {text!r}", param_hint=option)
+    return moment
 
 
 def _shown(seconds: float) -> str:

@@ -124,7 +124,7 @@ async def test_a_line_that_is_none_is_refused_with_the_member_named(server: Runn
     }
     async with server.client("room") as ann:
         assert await ann.send_request("developer.report", {"lines": [line]}) == {"kept": 1}
-        for wrong in ({"level": "LOUD"}, {"at": "now"}, {"text": "x" * 2001}, {"fields": {"a": []}}):
+        for wrong in ({"level": "LOUD"}, {"at": "now"}, {"text": "x" * 2001}, {"fields": {"a": []}}, {"attempt": -1}):
             [name] = wrong
             with pytest.raises(Exception, match=name):
                 await ann.send_request("developer.report", {"lines": [line | wrong]})

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+const { axisWidth } = await import("../../meshhost/studio/static/ui/axis.js");
 const { amountOf, drawn, exactly, money } = await import("../../meshhost/studio/static/ui/money.js");
 const { costLines, sumOf, sumsBy, timesOf, tokenLines } = await import("../../meshhost/studio/static/pages/admin/usage-sums.js");
 
@@ -9,6 +10,12 @@ const HOUR = "2026-11-30T10:00:00Z";
 const COUNTS = { requests: 1, input_tokens: 10, cached_tokens: 4, cache_write_tokens: 2, output_tokens: 5, seconds: 1, unmeasured: 0 };
 const row = (identity, amount, more = {}) => ({
   ...COUNTS, hour: HOUR, room: "den", identity, model: "gpt", cost: amount === null ? null : { currency: "USD", amount }, ...more,
+});
+
+test("the axis of amounts has place for their labels", () => {
+  assert.equal(axisWidth([]), 52);
+  assert.equal(axisWidth(["0", "10"]), 52);
+  assert.ok(axisWidth(["US$0.00", "US$0.000675"]) > 11 * 6.5);
 });
 
 test("amounts are whole numbers, of which nothing is lost", () => {

@@ -11,6 +11,7 @@ what is logged or asked for by it is not reported by it in turn.
 import asyncio
 import contextlib
 import contextvars
+import json
 import logging
 from collections import deque
 from typing import Any, ClassVar, Generic, TypeVar
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_WAITING = 1000
+# A server of ours takes a header of 1 MiB by default; one line may have 130 KiB.
+_BATCH_BYTES = 256 * 1024
 _GATHER_SECONDS, _SEND_SECONDS, _LAST_SECONDS = 0.5, 5.0, 0.5
 
 
@@ -78,6 +81,19 @@ class Reporter(Generic[T]):
         self._count_dropped(len(self._waiting))
         self._waiting.clear()
 
+    def _next_batch(self) -> list[dict[str, Any]]:
+        """As many as one request may have; a server takes no header without end."""
+        batch: list[dict[str, Any]] = []
+        size = 0
+        while self._waiting and len(batch) < self.max_batch:
+            content = self._as_json(self._waiting[0])
+            size += len(json.dumps(content, default=str))
+            if batch and size > _BATCH_BYTES:
+                break
+            batch.append(content)
+            self._waiting.popleft()
+        return batch
+
     def _as_json(self, one: T) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -102,11 +118,11 @@ class Reporter(Generic[T]):
             await self._send_batch()
 
     async def _send_batch(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch))]
+        batch = self._next_batch()
         if not batch:
             return
         try:
-            body = {self.member: [self._as_json(one) for one in batch]}
+            body = {self.member: batch}
             await self._room.send_request(self.operation, body, timeout=_SEND_SECONDS)
         except MeshhostError as error:
             self._is_refused = self._is_refused or isinstance(error, AccessDeniedError)

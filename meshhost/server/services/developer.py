@@ -4,7 +4,7 @@ Nothing is stored here; `on_entry` and `on_line` may keep some in memory. Watchi
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -26,6 +26,9 @@ _MAX_FIELDS, _MAX_QUEUE = MAX_FIELDS + 8, 1024
 _MOST_SECONDS = 2.0**40
 
 
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class _Log(Body):
     type: str = Field(max_length=256)
     data: dict[str, Any]
@@ -39,7 +42,7 @@ class _Line(Body):
     queue: str = Field(max_length=_MAX_QUEUE)
     message_id: str = Field(max_length=MAX_NAME)
     attempt: int = Field(ge=0, le=2**31)
-    fields: dict[str, str | int | float | bool | None] = Field(default_factory=dict, max_length=_MAX_FIELDS)
+    fields: dict[str, str | int | _Finite | bool | None] = Field(default_factory=dict, max_length=_MAX_FIELDS)
 
 
 class _Report(Body):

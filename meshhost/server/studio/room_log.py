@@ -3,7 +3,8 @@
 Three sources write it: entries of the developer log, which participants send; what agents log while they work on messages,
 which they report (`meshhost.work_log`); and the server's own log records about a room (participants that join and leave, calls
 of services). Each room has its last lines, those of work apart from the others, so that busy agents do not push out what else
-happened; and only so many rooms do: the one that logged longest ago gives its place away. Lines are bounded texts; they are
+happened. Only so many rooms have lines, and all lines together take only so much memory: the tenant that has most of either
+gives away what it logged longest ago, so no tenant pushes out the lines of others. Lines are bounded texts; they are
 lost when the server stops, and each server has those of the rooms that it had open. Lines are numbered in order over all
 rooms, so that who follows asks for what came after the last one.
 
@@ -12,13 +13,14 @@ rooms, so that who follows asks for what came after the last one.
 
 import json
 import logging
+import sys
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import merge
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
@@ -37,6 +39,8 @@ __all__ = ["RoomLog", "RoomLogRoutes"]
 _MOST_LINES, _MOST_ROOMS = 500, 500
 _MOST_OF_WORK = 1_000
 _MAX_TEXT = 2_000
+_MOST_BYTES = 64 * 1024 * 1024
+_LINE_BYTES = 400  # of a line beside its texts
 _LEVELS = {name: getattr(logging, name) for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
 # Of a record, what a line says elsewhere, or what is the same for all of the room.
 _KNOWN = frozenset({"time", "level", "logger", "message", "tenant", "tenant_name", "room", "identity"})
@@ -45,12 +49,18 @@ _KNOWN = frozenset({"time", "level", "logger", "message", "tenant", "tenant_name
 @dataclass(frozen=True, slots=True)
 class _Line:
     number: int
-    at: float
+    at: float  # by the clock of who logged it
+    kept_at: float  # by the server's
     level: int
     agent: str
     text: str
-    fields: dict[str, Any]
+    fields: str  # JSON
     of: Worked | None = None  # the message that its agent worked on
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return _LINE_BYTES + sum(map(sys.getsizeof, (self.agent, self.text, self.fields, *(self.of or ())[:2])))
 
     def as_json(self) -> dict[str, Any]:
         name = logging.getLevelName(self.level)
@@ -60,30 +70,44 @@ class _Line:
             "level": name,
             "agent": self.agent,
             "text": self.text,
-            "fields": self.fields,
+            "fields": json.loads(self.fields, parse_constant=str),  # 1e999 is JSON, but Infinity is not
         }
 
 
-class _Kept(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Kept:
     """The lines of a room: those of work on messages, and all others."""
 
-    others: deque[_Line]
-    of_work: deque[_Line]
+    others: deque[_Line] = field(default_factory=deque)
+    of_work: deque[_Line] = field(default_factory=deque)
 
     def lines(self) -> list[_Line]:
         """All in order."""
         return list(merge(self.others, self.of_work, key=lambda line: line.number))
+
+    def oldest(self) -> deque[_Line]:
+        """Those of which the first is the oldest of all; empty when there are none."""
+        return min((self.others, self.of_work), key=lambda lines: lines[0].number if lines else sys.maxsize)
 
 
 class RoomLog(logging.Handler):
     """The last lines of each of the last rooms that logged anything."""
 
     def __init__(
-        self, *, most_lines: int = _MOST_LINES, most_of_work: int = _MOST_OF_WORK, most_rooms: int = _MOST_ROOMS
+        self,
+        *,
+        most_lines: int = _MOST_LINES,
+        most_of_work: int = _MOST_OF_WORK,
+        most_rooms: int = _MOST_ROOMS,
+        most_bytes: int = _MOST_BYTES,
     ) -> None:
         super().__init__(logging.INFO)
         self._most_lines, self._most_of_work, self._most_rooms = most_lines, most_of_work, most_rooms
+        self._most_bytes = most_bytes
         self._rooms: OrderedDict[RoomKey, _Kept] = OrderedDict()
+        self._rooms_of: Counter[TenantId] = Counter()
+        self._bytes_of: Counter[TenantId] = Counter()
+        self._bytes = 0
         self._last = 0
         self.addFilter(ContextFilter())
 
@@ -127,27 +151,63 @@ class RoomLog(logging.Handler):
         text: str,
         fields: dict[str, Any],
         of: Worked | None = None,
+        kept_at: float | None = None,
     ) -> None:
-        """Keep a line. Any thread may call this."""
+        """Keep a line. `kept_at` is now, where `at` is the time of another's clock. Any thread may call this."""
+        content = _bounded(fields)
         self.acquire()
         try:
             self._last += 1
-            kept = self._rooms.get(room)
-            if kept is None:
-                kept = self._rooms[room] = _Kept(deque(maxlen=self._most_lines), deque(maxlen=self._most_of_work))
+            if room not in self._rooms:
+                self._rooms[room] = _Kept()
+                self._rooms_of[room.tenant] += 1
             self._rooms.move_to_end(room)
-            while len(self._rooms) > self._most_rooms:
-                self._rooms.popitem(last=False)
-            line = _Line(self._last, at, level, agent[:200], text[:_MAX_TEXT], _bounded(fields), of)
-            (kept.others if of is None else kept.of_work).append(line)
+            kept = self._rooms[room]
+            lines, most = (kept.others, self._most_lines) if of is None else (kept.of_work, self._most_of_work)
+            kept_at = at if kept_at is None else kept_at
+            line = _Line(self._last, at, kept_at, level, agent[:200], text[:_MAX_TEXT], content, of)
+            lines.append(line)
+            self._count(room, line.size)
+            if len(lines) > most:
+                self._drop_first(room, lines)
+            self._make_place()
         finally:
             self.release()
+
+    def _count(self, room: RoomKey, size: int) -> None:
+        self._bytes += size
+        self._bytes_of[room.tenant] += size
+
+    def _drop_first(self, room: RoomKey, lines: deque[_Line]) -> None:
+        self._count(room, -lines.popleft().size)
+
+    def _make_place(self) -> None:
+        while len(self._rooms) > self._most_rooms:
+            self._drop_room(self._first_of(self._rooms_of))
+        while self._bytes > self._most_bytes:
+            room = self._first_of(self._bytes_of)
+            if oldest := self._rooms[room].oldest():
+                self._drop_first(room, oldest)
+            else:
+                self._drop_room(room)
+
+    def _first_of(self, has: Counter[TenantId]) -> RoomKey:
+        """The room that logged longest ago, of the tenant that has most."""
+        most = max(has.values())
+        return next(room for room in self._rooms if has[room.tenant] == most)
+
+    def _drop_room(self, room: RoomKey) -> None:
+        kept = self._rooms.pop(room)
+        self._count(room, -sum(line.size for line in kept.lines()))
+        self._rooms_of[room.tenant] -= 1
+        if not self._rooms_of[room.tenant]:
+            del self._rooms_of[room.tenant], self._bytes_of[room.tenant]
 
     def keep_line(self, room: Room, writer: Participant, line: Line) -> None:
         """Keep what a participant logged while it worked on a message."""
         fields = {"logger": line.logger, **line.of._asdict(), **line.fields}
         fields["message_id"] = fields.pop("id")
-        self.keep(room.key, line.at, _LEVELS[line.level], writer.name, line.text, fields, line.of)
+        self.keep(room.key, line.at, _LEVELS[line.level], writer.name, line.text, fields, line.of, time.time())
 
     def keep_entry(self, room: Room, writer: Participant, type: str, data: dict[str, Any]) -> None:
         """Keep an entry of the developer log."""
@@ -190,9 +250,10 @@ class RoomLog(logging.Handler):
         """Drop the lines of a room up to this time, at which it was deleted."""
         self.acquire()
         try:
-            for lines in self._rooms.get(room, ()):
-                while lines and lines[0].at <= until:
-                    lines.popleft()
+            kept = self._rooms.get(room)
+            for lines in () if kept is None else (kept.others, kept.of_work):
+                while lines and lines[0].kept_at <= until:
+                    self._drop_first(room, lines)
         finally:
             self.release()
 
@@ -239,10 +300,10 @@ def _is_of(line: _Line, queue: str, message: str) -> bool:
 
 
 def _has(line: _Line, text: str) -> bool:
-    return not text or text in line.text.casefold() or text in json.dumps(line.fields, ensure_ascii=False).casefold()
+    return not text or text in line.text.casefold() or text in line.fields.casefold()
 
 
-def _bounded(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields, or the beginning of their text when they are too much. What is no JSON becomes text."""
+def _bounded(fields: dict[str, Any]) -> str:
+    """The fields as JSON, or the beginning of it when they are too much. What is no JSON becomes text."""
     text = json.dumps(fields, default=str, ensure_ascii=False)
-    return dict(json.loads(text)) if len(text) <= _MAX_TEXT else {"cut": text[:_MAX_TEXT]}
+    return text if len(text) <= _MAX_TEXT else json.dumps({"cut": text[:_MAX_TEXT]}, ensure_ascii=False)

@@ -17,6 +17,7 @@ from meshhost.testing.server import RunningServer, running_server
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 SCRIPT = "<img src=x onerror=alert(1)>"
+TURNED = f"\u202e{SCRIPT}"
 logger = logging.getLogger("my_program")
 
 
@@ -34,7 +35,7 @@ class Slow(Worker):
         self.goes_on = asyncio.Event()
 
     async def process_message(self, *, message: Any, **_: Any) -> Any:
-        logger.warning("asks for %s", message, extra={"city": SCRIPT})
+        logger.warning("asks for %s", message, extra={"city": TURNED})
         if message == "quick":
             return "done"
         await self.goes_on.wait()
@@ -84,8 +85,10 @@ async def test_what_a_worker_logs_is_read_beside_its_message_as_it_comes(
         lines = card.get_by_role("listitem")
         await expect(lines).to_have_count(1)
         await expect(lines.first).to_contain_text("asks for a poem")
-        await expect(lines.first).to_contain_text(f"city={SCRIPT}")
+        await expect(lines.first).to_contain_text(f"city={TURNED}")
         await expect(lines.first).to_contain_text("attempt=1")
+        # What turns its direction around turns only itself.
+        await expect(lines.first.locator("bdi").filter(has_text="city=")).to_have_text(f"city={TURNED}")
         await expect(lines.first).not_to_contain_text("message_id")
         worker.goes_on.set()
         await expect(lines.nth(1)).to_contain_text(SCRIPT)
@@ -95,6 +98,21 @@ async def test_what_a_worker_logs_is_read_beside_its_message_as_it_comes(
         await card.get_by_role("link", name="Log of").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Log of den")
         await expect(page.get_by_role("log").get_by_text("asks for quick")).to_be_visible()
+    await studio.close()
+
+
+async def test_a_message_that_is_done_says_that_its_contents_are_gone(server: RunningServer, studio: Any) -> None:
+    page = await studio.open(server.server.studio_link(server.key))
+    await expect(page.get_by_role("heading", level=1)).to_be_visible()
+    async with at_work(server) as (_, user):
+        sent = await user.queues.send(name="jobs", message="quick")
+        await user.queues.wait("jobs", str(sent), timeout=15)
+        await page.goto(f"{server.url}/studio/rooms/den/queues/jobs")
+        await expect(page.locator(".message-row")).to_contain_text("result: done")
+        await page.locator(".message-row").click()
+        await expect(page.get_by_text("The server keeps what was sent only until")).to_be_visible()
+        await expect(page.get_by_role("button", name="Send again as new")).to_have_count(0)
+        await expect(page.get_by_text("Deliveries")).to_have_count(0)
     await studio.close()
 
 

@@ -57,3 +57,8 @@ def test_a_time_of_the_past_may_be_how_long_ago_it_is() -> None:
     found = past_moment_of("2h", option="--since")
     assert before - 7200 <= found <= time.time() - 7200
     assert past_moment_of("2026-12-01T08:00Z", option="--since") == datetime(2026, 12, 1, 8, tzinfo=UTC).timestamp()
+
+
+def test_a_time_before_all_clocks_is_refused_with_the_option() -> None:
+    with pytest.raises(typer.BadParameter, match="expected a time after 1970, got '99999999d'"):
+        past_moment_of("99999999d", option="--since")

@@ -1,6 +1,7 @@
 """Lines of an agent's work are reported together, in the background, and left out rather than waited for."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -50,6 +51,18 @@ async def test_lines_that_come_within_a_moment_go_together(offering: Any, joined
         assert texts(report) == ["a", "b"]
         first = report.header["lines"][0]
         assert (first["queue"], first["message_id"], first["attempt"], first["fields"]) == ("jobs", "7", 1, {})
+
+
+async def test_long_lines_go_in_several_reports_that_a_server_takes(offering: Any, joined: Joined) -> None:
+    async with joined() as room:
+        for number in range(30):
+            room.log_lines.add(line(f"{number} " + "\N{ROCKET}" * 1990))
+        numbers: list[str] = []
+        while len(numbers) < 30:
+            report = await offering.answer(KEPT, "developer.report")
+            assert len(json.dumps(report.header)) < 300 * 1024
+            numbers += [text.split()[0] for text in texts(report)]
+        assert numbers == [str(number) for number in range(30)]
 
 
 async def test_an_agent_that_logs_without_end_costs_its_own_lines(

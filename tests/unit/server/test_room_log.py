@@ -1,5 +1,6 @@
 """The ring of lines about rooms: what is kept, for how long, and what is found in it."""
 
+import json
 import logging
 
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -40,6 +41,43 @@ def test_a_room_has_its_last_lines_and_the_last_rooms_have_theirs() -> None:
     assert (texts(log), texts(log, CAVE)) == ([], ["d"])
 
 
+def test_a_tenant_with_many_rooms_does_not_push_out_the_lines_of_another() -> None:
+    log = RoomLog(most_rooms=3)
+    theirs = RoomKey(TenantId("rival"), "den")
+    log.keep(theirs, 0.0, logging.INFO, "", "theirs", {})
+    for number in range(10):
+        log.keep(RoomKey(TenantId("acme"), f"r{number}"), 0.0, logging.INFO, "", str(number), {})
+    assert texts(log, theirs) == ["theirs"]
+    assert [texts(log, RoomKey(TenantId("acme"), f"r{number}")) for number in (7, 8, 9)] == [[], ["8"], ["9"]]
+
+
+def test_all_lines_together_are_bounded_and_who_has_most_gives_away_its_oldest() -> None:
+    log = RoomLog(most_bytes=20_000)
+    theirs = RoomKey(TenantId("rival"), "den")
+    log.keep(theirs, 0.0, logging.INFO, "", "theirs", {})
+    log.keep(CAVE, 0.0, logging.INFO, "", "before the flood", {})
+    for number in range(50):
+        log.keep(DEN, 0.0, logging.INFO, "", f"{number} {'x' * 900}", {}, Worked("jobs", "1", 1))
+    assert texts(log, theirs) == ["theirs"]
+    assert texts(log, CAVE) == []
+    left = texts(log)
+    assert 5 < len(left) < 20
+    assert left[-1].startswith("49 ")
+    log.keep(DEN, 0.0, logging.INFO, "", "last", {"deep": [[] for _ in range(600)]})
+    assert texts(log)[-1] == "last"
+    log.forget(DEN, until=1.0)
+    assert texts(log) == []
+
+
+def test_a_line_with_a_clock_that_is_wrong_is_forgotten_with_its_room() -> None:
+    log = RoomLog()
+    log.keep(DEN, 2.0**40, logging.INFO, "poet", "from the future", {}, Worked("jobs", "1", 1), kept_at=1.0)
+    log.keep(DEN, 1.0, logging.INFO, "poet", "after it", {}, Worked("jobs", "1", 1), kept_at=1.0)
+    log.keep(DEN, 0.0, logging.INFO, "poet", "from the past", {}, Worked("jobs", "1", 1), kept_at=3.0)
+    log.forget(DEN, until=2.0)
+    assert texts(log) == ["from the past"]
+
+
 def test_lines_of_before_a_deletion_are_forgotten() -> None:
     log = RoomLog()
     log.keep(DEN, 1.0, logging.INFO, "", "before", {})
@@ -69,6 +107,9 @@ def test_lines_are_bounded_and_always_json() -> None:
     lines, _ = log.after(DEN, 0, limit=10)
     assert (len(lines[0]["agent"]), len(lines[0]["text"]), list(lines[0]["fields"])) == (200, 2000, ["cut"])
     assert lines[1]["fields"]["n"] == 1
+    log.keep(DEN, 0.0, logging.INFO, "", "t", {"far": [float("inf")]})
+    lines, _ = log.after(DEN, 2, limit=10)
+    assert json.dumps(lines[0]["fields"], allow_nan=False) == '{"far": ["Infinity"]}'
 
 
 def test_a_record_that_can_not_be_kept_does_not_fail_its_logger() -> None:

@@ -62,7 +62,10 @@ export function useLines(room, filter, every) {
   return useResource(read, [path, filter], { every });
 }
 
-/** @param {{lines: Line[], without?: string[]}} props `without`: fields that are not shown */
+/**
+ * Texts are set apart from each other (`bdi`): one with marks that turn its direction around turns nothing but itself.
+ * @param {{lines: Line[], without?: string[]}} props `without`: fields that are not shown
+ */
 export function Lines({ lines, without = [] }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const follows = useRef(true);
@@ -80,7 +83,7 @@ export function Lines({ lines, without = [] }) {
         ({ n, at: time, level, agent, text, fields }) => html`<li key=${n} data-level=${level}>
           <time title=${fullTime(time)} datetime=${new Date(time * 1000).toISOString()}>${clockTime(time)}</time>
           <span class="level">${level}</span><span class="agent">${agent}</span>
-          <span class="text">${text}${Object.entries(fields).filter(([name]) => !without.includes(name)).map(([name, value]) => html` <span class="muted">${name}=${typeof value === "string" ? value : JSON.stringify(value)}</span>`)}</span>
+          <span class="text"><bdi>${text}</bdi>${Object.entries(fields).filter(([name]) => !without.includes(name)).map(([name, value]) => html` <bdi class="muted">${name}=${typeof value === "string" ? value : JSON.stringify(value)}</bdi>`)}</span>
         </li>`,
       )}
     </ol>

@@ -3,6 +3,7 @@
  * values, and the same points as a table that one may open. uPlot is loaded with the first chart.
  */
 import { scheme } from "../app/theme.js";
+import { axisWidth } from "./axis.js";
 import { clockTime, number } from "./format.js";
 import { html, useEffect, useRef, useSignal } from "./preact.js";
 
@@ -13,10 +14,11 @@ const STEPS = [60, 120, 300, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_4
 
 /**
  * @typedef {{label: string, tone: 1 | 2 | 3 | 4, values: (number | null)[], show?: (value: number) => string}} Line
- * @param {{title: string, times: number[], lines: Line[], show?: (value: number) => string, span?: number}} props times in seconds
- * since 1970; `span` is how many seconds the axis shows, also where there are not as many points yet
+ * @param {{title: string, times: number[], lines: Line[], show?: (value: number) => string, span?: number, least?: number}} props
+ * times in seconds since 1970; `span` is how many seconds the axis shows, also where there are not as many points yet; the axis of the
+ * values goes to `least` at least
  */
-export function Chart({ title, times, lines, show = number, span }) {
+export function Chart({ title, times, lines, show = number, span, least = 1 }) {
   const target = useRef(/** @type {HTMLElement | null} */ (null));
   const plot = useRef(/** @type {any} */ (null));
   const shown = useSignal(scheme);
@@ -29,8 +31,9 @@ export function Chart({ title, times, lines, show = number, span }) {
     let isGone = false;
     const resize = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
     void import("../vendor/uplot.js").then(({ default: UPlot }) => {
-      if (isGone) return;
-      plot.current = new UPlot(options(element, lines, show, span), latest.current, element);
+      // Of other lines by now: they were rendered, and the effect for them comes.
+      if (isGone || latest.current.length !== lines.length + 1) return;
+      plot.current = new UPlot(options(element, lines, show, span, least), latest.current, element);
       resize.observe(element);
     });
     return () => {
@@ -69,8 +72,8 @@ export function Chart({ title, times, lines, show = number, span }) {
   </figure>`;
 }
 
-/** @param {HTMLElement} element @param {Line[]} lines @param {(value: number) => string} show @param {number | undefined} span */
-function options(element, lines, show, span) {
+/** @param {HTMLElement} element @param {Line[]} lines @param {(value: number) => string} show @param {number | undefined} span @param {number} least */
+function options(element, lines, show, span, least) {
   const style = getComputedStyle(element);
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
   const axis = {
@@ -86,12 +89,12 @@ function options(element, lines, show, span) {
     cursor: { y: false, points: { size: 6 } },
     scales: {
       ...(span && { x: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ last) => [last - span, last] } }),
-      y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(most * 1.1, 1)] },
+      y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, Math.max(most * 1.1, least)] },
     },
     axes: [
       { ...axis, space: 68, incrs: STEPS, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => MINUTES.format(tick * 1000)) },
       // The first two words say enough at an axis: "33 min" of "33 min 20 s".
-      { ...axis, size: 52, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => show(tick).split(" ").slice(0, 2).join(" ")) },
+      { ...axis, size: (/** @type {any} */ _, /** @type {string[] | null} */ labels) => axisWidth(labels ?? []), values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => show(tick).split(" ").slice(0, 2).join(" ")) },
     ],
     series: [
       {},

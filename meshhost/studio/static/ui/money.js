@@ -5,7 +5,7 @@
 const DECIMALS = 12;
 const UNIT = 10 ** DECIMALS;
 /** Less is said to be less. */
-const LEAST = 0.000001;
+export const LEAST = 0.000001;
 
 /** @param {string} text a decimal number such as "0.0175" @returns {bigint} */
 export function amountOf(text) {

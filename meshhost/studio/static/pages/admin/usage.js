@@ -8,7 +8,7 @@ import { may } from "../../app/store.js";
 import { Chart } from "../../ui/chart.js";
 import { SelectField } from "../../ui/field.js";
 import { counted, duration, number } from "../../ui/format.js";
-import { drawn, exactly, money } from "../../ui/money.js";
+import { drawn, exactly, LEAST, money } from "../../ui/money.js";
 import { Card, Empty, Loaded, PageHead, Stats } from "../../ui/parts.js";
 import { html, useMemo, useState } from "../../ui/preact.js";
 import { Table } from "../../ui/table.js";
@@ -77,7 +77,7 @@ function Shown({ rows, by, days }) {
     ]} />
     ${rows.length >= MOST && html`<p class="note" data-tone="warn">There are more than ${number(MOST)} entries; those shown are the oldest of this time. Choose a shorter time.</p>`}
     ${total.unpriced > 0 && html`<p class="note">${total.costs.size ? `${counted(total.unpriced, "request")} went to models for which no price is set, and ${total.unpriced === 1 ? "is" : "are"} not in the cost.` : "No price is set, so there is no cost."} The operator of the server sets prices in its configuration file, as <code>[[prices]]</code>; they count from then on.</p>`}
-    ${costs.map(({ currency, lines }) => html`<${Card} key=${currency} title=${costs.length > 1 ? `Cost, ${currency}` : "Cost"}><${Chart} title=${`${currency} ${per}`} times=${times} lines=${lines} show=${(/** @type {number} */ value) => money(value, currency)} /></${Card}>`)}
+    ${costs.map(({ currency, lines }) => html`<${Card} key=${currency} title=${costs.length > 1 ? `Cost, ${currency}` : "Cost"}><${Chart} title=${`${currency} ${per}`} times=${times} lines=${lines} least=${LEAST} show=${(/** @type {number} */ value) => money(value, currency)} /></${Card}>`)}
     <${Card} title="Tokens"><${Chart} title=${per[0].toUpperCase() + per.slice(1)} times=${times} lines=${tokens} /></${Card}>
     <${Card} title="Sums"><${Table} label="Use of models" columns=${columns} rows=${sums} rowKey=${(/** @type {any} */ row) => row.name} /></${Card}>`;
 }

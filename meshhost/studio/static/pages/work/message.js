@@ -16,7 +16,7 @@ import { attempt, notify } from "../../ui/toast.js";
 import { MessageTraces } from "../traces/of-message.js";
 import { MessageLog } from "./message-log.js";
 import { SendDialog } from "./send.js";
-import { ENDED, StateBadge, STATES } from "./states.js";
+import { ENDED, isEmptied, StateBadge, STATES } from "./states.js";
 
 /** @typedef {import("./messages.js").Message} Message */
 
@@ -44,7 +44,7 @@ export default function MessagePage({ room, queue, id }) {
       ${may("developer") &&
       html`${message.state === "dead" && html`<button class="button primary" onClick=${replay}><${Icon} name="retry" />Replay</button>`}
         ${canCancel && html`<button class="button danger" onClick=${() => setOpen("cancel")}>Cancel it</button>`}
-        <button class="button" onClick=${() => setOpen("again")}><${Icon} name="send" />Send again as new</button>`}
+        ${!isEmptied(message) && html`<button class="button" onClick=${() => setOpen("again")}><${Icon} name="send" />Send again as new</button>`}`}
     </${PageHead}>
     <p class="muted">${STATES[message.state]?.meaning} ${message.cancelling && "It was cancelled; its worker is told to stop."}</p>
     ${message.reason && html`<${Reason} message=${message} />`}
@@ -55,7 +55,7 @@ export default function MessagePage({ room, queue, id }) {
     ${may("developer") && html`<${MessageTraces} room=${room} queue=${queue} message=${message} /><${MessageLog} key=${message.id} room=${room} queue=${queue} message=${message} />`}
     ${message.progress !== null && html`<${Card} title="Progress" padded=${true}><${Progress} value=${message.progress} /></${Card}>`}
     ${message.result !== null && html`<${Card} title="Result" padded=${true}><pre class="code-block" tabindex="0">${pretty(message.result)}</pre></${Card}>`}
-    ${message.message !== undefined && html`<${Card} title="Message" padded=${true}><pre class="code-block" tabindex="0">${pretty(message.message)}</pre></${Card}>`}
+    ${message.message !== undefined && html`<${Card} title="Message" padded=${true}>${isEmptied(message) ? html`<p class="muted">The server keeps what was sent only until a message is done, cancelled or expired.</p>` : html`<pre class="code-block" tabindex="0">${pretty(message.message)}</pre>`}</${Card}>`}
     ${message.headers && Object.keys(message.headers).length > 0 && html`<${Card} title="Headers" padded=${true}><${Facts} entries=${Object.entries(message.headers).map(([name, value]) => [html`<code>${name}</code>`, html`<code>${value}</code>`])} /></${Card}>`}
     ${open === "again" && html`<${SendDialog} room=${room} queue=${queue} message=${message.message} onClose=${() => setOpen(null)} />`}
     ${open === "cancel" && html`<${Confirm} title="Cancel this message" action="Cancel it" onClose=${() => setOpen(null)} onConfirm=${async () => {
@@ -124,7 +124,8 @@ function About({ room, queue, message }) {
     message.ended_at !== null && ["Ended", time(message.ended_at)],
     message.ended_at !== null && message.began_at !== null && ["Took", duration(message.ended_at - message.began_at)],
     message.expires_at !== null && ["Expires", time(message.expires_at)],
-    ["Deliveries", `${message.deliveries}, of which ${message.failures} failed`],
+    // Of what has ended otherwise the server does not count them.
+    !ENDED.includes(message.state) || message.state === "dead" ? ["Deliveries", `${message.deliveries}, of which ${message.failures} failed`] : message.failures > 0 && ["Failed attempts", String(message.failures)],
     message.priority !== 0 && ["Priority", String(message.priority)],
     message.key && ["Key", html`<a href=${`${to`/rooms/${room}/queues/${queue}`}?key=${encodeURIComponent(message.key)}`}><code>${message.key}</code></a>`],
   ]} />`;

@@ -16,7 +16,7 @@ import { Card, Empty, Failed, Loading, Time } from "../../ui/parts.js";
 import { html, useEffect, useSignal, useState } from "../../ui/preact.js";
 import { VirtualList } from "../../ui/virtual.js";
 import { BulkDialog } from "./bulk.js";
-import { StateBadge, STATES } from "./states.js";
+import { isEmptied, StateBadge, STATES } from "./states.js";
 
 const PAGE = 100;
 const EVERY_MS = 4000;
@@ -101,7 +101,7 @@ function Row({ room, queue, message }) {
   return html`<a class="message-row" href=${to`/rooms/${room}/queues/${queue}/${message.id}`}>
     <span class="mono id">${message.id}</span>
     <${StateBadge} state=${message.state} />
-    <span class="clip what">${message.reason && message.state !== "done" ? html`<span class="bad-text">${oneLine(lastLine(message.reason))}</span>` : message.message === undefined ? html`<span class="muted">contents are for developers</span>` : oneLine(message.message)}</span>
+    <span class="clip what">${message.reason && message.state !== "done" ? html`<span class="bad-text">${oneLine(lastLine(message.reason))}</span>` : message.message === undefined ? html`<span class="muted">contents are for developers</span>` : isEmptied(message) ? html`<span class="muted">${message.result === null ? "contents are not kept" : `result: ${oneLine(message.result)}`}</span>` : oneLine(message.message)}</span>
     <span class="muted small attempt">${message.failures ? `${message.failures} failed` : message.ended_at && message.began_at ? duration(message.ended_at - message.began_at) : ""}</span>
     <span class="muted small when"><${Time} at=${when} /></span>
   </a>`;

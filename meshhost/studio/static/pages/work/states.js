@@ -20,6 +20,12 @@ export const STATES = {
 /** @type {State[]} */
 export const ENDED = ["done", "dead", "cancelled", "expired"];
 
+/** The server keeps the contents of a message until it has ended well, or for nothing. @type {State[]} */
+const EMPTIED = ["done", "cancelled", "expired"];
+
+/** Whether the contents are gone, so that they are null. @param {{state: State, message?: unknown}} message */
+export const isEmptied = ({ state, message }) => EMPTIED.includes(state) && message === null;
+
 /** @param {{state: State}} props */
 export function StateBadge({ state }) {
   const { title, tone, meaning } = STATES[state] ?? { title: state, tone: undefined, meaning: "" };
