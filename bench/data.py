@@ -22,7 +22,7 @@ import numpy as np
 from bench.neighbours import OPERATOR_KEY, _tenant
 from bench.processes import room_access, room_server
 from meshhost.room.client import RoomClient
-from meshhost.room.services.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
+from meshhost.room.services.tables.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
 from meshhost.transport.websocket_client import WebSocketClientProtocol
 
 ROWS, OTHER_ROWS = 1_000_000, 20_000

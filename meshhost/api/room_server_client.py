@@ -11,7 +11,13 @@ from meshhost.room.client import RoomClient
 from meshhost.room.participants import LocalParticipant, Participant, RemoteParticipant
 from meshhost.room.requirements import RequiredSchema, RequiredToolkit, Requirement
 from meshhost.room.services.agents import AgentDescription, AgentsClient, ToolDescription, ToolkitDescription
-from meshhost.room.services.data_types import (
+from meshhost.room.services.developer import DeveloperClient
+from meshhost.room.services.livekit import LivekitClient, LivekitConnectionInfo
+from meshhost.room.services.messaging import MessagingClient, RoomMessage
+from meshhost.room.services.queues import LeasedMessage, Queue, QueuesClient
+from meshhost.room.services.storage import FileHandle, StorageClient, StorageEntry
+from meshhost.room.services.sync import SyncClient
+from meshhost.room.services.tables.data_types import (
     BinaryDataType,
     BoolDataType,
     DataType,
@@ -22,13 +28,7 @@ from meshhost.room.services.data_types import (
     TimestampDataType,
     VectorDataType,
 )
-from meshhost.room.services.database import CreateMode, DatabaseClient, TableIndex, TableVersion
-from meshhost.room.services.developer import DeveloperClient
-from meshhost.room.services.livekit import LivekitClient, LivekitConnectionInfo
-from meshhost.room.services.messaging import MessagingClient, RoomMessage
-from meshhost.room.services.queues import LeasedMessage, Queue, QueuesClient
-from meshhost.room.services.storage import FileHandle, StorageClient, StorageEntry
-from meshhost.room.services.sync import SyncClient
+from meshhost.room.services.tables.database import CreateMode, DatabaseClient, TableIndex, TableVersion
 
 __all__ = [
     "AgentDescription",

@@ -37,7 +37,7 @@ GROUPS = {
         "Run an agent that answers prompts in a room, without a program.",
     ),
     "mailbot": (f"{_COMMANDS}.joining.mailbot", "Run an agent that answers mail in a room, without a program."),
-    "voicebot": (f"{_COMMANDS}.joining.voicebot", "Run an agent that people talk with, without a program."),
+    "voicebot": (f"{_COMMANDS}.joining.voicebot", "Run an agent that people talk with in a room, without a program."),
     "call": (f"{_COMMANDS}.joining.call", "Call an agent or a toolkit of a running host into a room."),
     "host": (f"{_COMMANDS}.host", "Inspect and control a service host."),
     "queue": (f"{_COMMANDS}.queue", "Send to, receive from and manage the queues of a room."),

@@ -89,7 +89,8 @@ class Meter:
         try:
             yield reader
         finally:
-            self.count(caller, model or reader.model, reader.tokens(), self._clock.monotonic() - begin)
+            tokens = reader.tokens()  # reads the answer to its end, where it may name its model
+            self.count(caller, model or reader.model, tokens, self._clock.monotonic() - begin)
 
     def count(self, caller: Caller, model: str, tokens: Tokens | None, seconds: float) -> None:
         """Count one request that has ended; `tokens` is None when its answer named none."""

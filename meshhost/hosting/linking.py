@@ -107,13 +107,13 @@ class HostLink:
         self._base = websocket_base(to.url)
         self._allowed = AllowedRooms([self._base])
         self._tasks = TaskOwner("link")
-        self._dialler: LinkDialler | None = None
+        self.dialler: LinkDialler | None = None
         self._accepted = 0
 
     @property
     def is_connected(self) -> bool:
         """Whether the link is up now."""
-        return self._dialler is not None and self._dialler.is_connected
+        return self.dialler is not None and self.dialler.is_connected
 
     @property
     def url(self) -> str:
@@ -123,8 +123,8 @@ class HostLink:
     def start(self) -> None:
         """Dial, and keep the link up. Does not wait for it: the room server may be started later."""
         dial = WebSocketClientProtocol(url=f"{self._base}/link", token=self._to.api_key)
-        self._dialler = LinkDialler(dial, on_new=self._linked)
-        self._tasks.spawn(self._dialler.run(), name="dialler")
+        self.dialler = LinkDialler(dial, on_new=self._linked)
+        self._tasks.spawn(self.dialler.run(), name="dialler")
 
     async def stop(self) -> None:
         """Say goodbye, and dial no more. The agents must have left."""
@@ -132,8 +132,8 @@ class HostLink:
 
     def protocol_for(self, request: CallRequest) -> ClientProtocol:
         """How the agent of this call joins its room."""
-        if self._dialler is not None and self._allowed.allow(request.room_url):
-            return LinkedRoom(self._dialler, room=request.room_name, url=request.room_url, token=request.token)
+        if self.dialler is not None and self._allowed.allow(request.room_url):
+            return LinkedRoom(self.dialler, room=request.room_name, url=request.room_url, token=request.token)
         return WebSocketClientProtocol(url=request.room_url, token=request.token)
 
     def _linked(self, link: Link) -> None:
@@ -142,7 +142,7 @@ class HostLink:
 
     async def _serve(self, link: Link) -> None:
         """Have a channel for calls for as long as this link lasts."""
-        dialler = self._dialler
+        dialler = self.dialler
         while dialler is not None and link.end is None and dialler.link is link:
             try:
                 await self._take_calls(await dialler.open(HOST_REQUEST))

@@ -360,6 +360,11 @@ class Link:
                 self._transport.flush()
                 self._transport.abort()
 
+    def cut(self) -> None:
+        """Drop the present connection without a word, as a broken cable does. The link goes on over the next one."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def probe(self) -> None:
         """Ask the other side for a sign of life."""
         self.core.ping()

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from openai import AsyncOpenAI, Timeout
 
-from meshhost.room.gateway import gateway_url
+from meshhost.room.services.gateway import gateway_url
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient

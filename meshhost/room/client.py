@@ -45,15 +45,15 @@ from meshhost.transport.base import ClientProtocol
 
 if TYPE_CHECKING:
     from meshhost.room.services.agents import AgentsClient
-    from meshhost.room.services.database import DatabaseClient
     from meshhost.room.services.developer import DeveloperClient
     from meshhost.room.services.livekit import LivekitClient
-    from meshhost.room.services.log_lines import LogLinesClient
     from meshhost.room.services.messaging import MessagingClient
     from meshhost.room.services.queues import QueuesClient
+    from meshhost.room.services.reports.log_lines import LogLinesClient
+    from meshhost.room.services.reports.traces import TracesClient
     from meshhost.room.services.storage import StorageClient
     from meshhost.room.services.sync import SyncClient
-    from meshhost.room.services.traces import TracesClient
+    from meshhost.room.services.tables.database import DatabaseClient
 
 __all__ = ["CloseReason", "RoomClient", "RoomState"]
 
@@ -177,7 +177,7 @@ class RoomClient:
     def database(self) -> DatabaseClient:
         """Tables."""
         if self._database is None:
-            from meshhost.room.services.database import DatabaseClient
+            from meshhost.room.services.tables.database import DatabaseClient
 
             self._database = DatabaseClient(room=self)
         return self._database
@@ -222,7 +222,7 @@ class RoomClient:
     def traces(self) -> TracesClient:
         """Reports what this participant's work took, for the traces of the room."""
         if self._traces is None:
-            from meshhost.room.services.traces import TracesClient
+            from meshhost.room.services.reports.traces import TracesClient
 
             self._traces = TracesClient(room=self)
         return self._traces
@@ -231,7 +231,7 @@ class RoomClient:
     def log_lines(self) -> LogLinesClient:
         """Reports what this participant logs while it works on messages, for the log of the room."""
         if self._log_lines is None:
-            from meshhost.room.services.log_lines import LogLinesClient
+            from meshhost.room.services.reports.log_lines import LogLinesClient
 
             self._log_lines = LogLinesClient(room=self)
         return self._log_lines

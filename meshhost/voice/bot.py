@@ -112,14 +112,14 @@ class VoiceBot(SingleRoomAgent):
         super().__init__(name=name, title=title, description=description, requires=requires, labels=labels)
         if max_calls < 1:
             raise InvalidRequestError("max_calls", f"expected at least 1, got {max_calls}")
-        self._thinker = _thinker(thinker, llm_adapter)
+        self.thinker = _thinker(thinker, llm_adapter)
         self._tool_adapter = tool_adapter
         self._toolkits = list(toolkits or ())
         self._rules = [*(rules or ()), VOICE_RULE]
         self._client_rules = {client: list(own) for client, own in (client_rules or {}).items()}
-        self._voice = voice
-        self._greeting = auto_greet_message
-        self._greeting_prompt = auto_greet_prompt
+        self.voice = voice
+        self.greeting = auto_greet_message
+        self.greeting_prompt = auto_greet_prompt
         self._connectors = list(connectors) if connectors is not None else [MessageConnector()]
         self._transcripts = transcripts
         self._max_calls = max_calls
@@ -127,6 +127,16 @@ class VoiceBot(SingleRoomAgent):
         self._tasks = TaskOwner(f"voice bot {name}")
         self._calls: dict[str, _Running] = {}  # by the caller's participant id
         self._is_draining = False
+
+    @property
+    def rules(self) -> list[str]:
+        """What every caller's conversation begins with."""
+        return list(self._rules)
+
+    @property
+    def toolkits(self) -> list[Toolkit]:
+        """What the model may use in every call, beside the toolkits that the bot requires."""
+        return list(self._toolkits)
 
     @property
     def activity(self) -> str | None:
@@ -169,7 +179,7 @@ class VoiceBot(SingleRoomAgent):
 
     async def init_chat_context(self) -> AgentChatContext:
         """Return the conversation that a call begins with, in the form of the thinker's adapter."""
-        adapter = getattr(self._thinker, "llm_adapter", None)
+        adapter = getattr(self.thinker, "llm_adapter", None)
         return adapter.create_chat_context() if isinstance(adapter, LLMAdapter) else AgentChatContext()
 
     async def get_rules(self, participant: RemoteParticipant) -> list[str]:
@@ -183,7 +193,7 @@ class VoiceBot(SingleRoomAgent):
 
     async def create_session(self, context: VoiceBotContext) -> Thinker:
         """Return the thinker that holds this call."""
-        return self._thinker
+        return self.thinker
 
     async def on_session_created(self, context: VoiceBotContext, session: Thinker) -> None:
         """Called before a conversation begins; does nothing by default."""
@@ -238,9 +248,9 @@ class VoiceBot(SingleRoomAgent):
                 instructions=await run_hook(self.get_rules, participant=call.caller),
                 toolkits=await run_hook(self.make_toolkits, context=context),
                 tool_adapter=self._tool_adapter,
-                greeting=self._greeting,
-                greeting_prompt=self._greeting_prompt,
-                voice=self._voice,
+                greeting=self.greeting,
+                greeting_prompt=self.greeting_prompt,
+                voice=self.voice,
                 chat=await self.init_chat_context(),
             )
             await run_hook(self.on_session_started, context=context, session=session)

@@ -2,7 +2,8 @@
 
 A consumer of a queue opens `logging_work` for each message (`meshhost.room.consuming.job`). Whatever is logged inside by any
 logger, in the task, in those that it starts and in threads that have its context, is also given to a `LineSink` as a `Line`,
-which says to which message it belongs; the client of the room reports lines to the server (`meshhost.room.services.log_lines`).
+which says to which message it belongs; the client of the room reports lines to the server
+(`meshhost.room.services.reports.log_lines`).
 Nothing else about logging changes: handlers, levels and formats stay those of the program, and the lines are those that its
 levels let pass, from INFO on.
 
@@ -21,7 +22,7 @@ from typing import NamedTuple, Protocol
 from meshhost.logs import ContextFilter, current_log_context, log_context
 from meshhost.work_log.line import Line, Worked
 
-__all__ = ["LineSink", "is_reported", "logging_work", "reported_elsewhere"]
+__all__ = ["LineSink", "handler", "is_reported", "logging_work", "reported_elsewhere"]
 
 _EMPTY: Mapping[str, object] = MappingProxyType({})
 
@@ -90,10 +91,11 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-_handler = _Handler()
+handler = _Handler()
+"""What takes the records: it is attached to the root logger when the first work is logged."""
 
 
 def _attach() -> None:
     root = logging.getLogger()
-    if root.handlers and _handler not in root.handlers:
-        root.addHandler(_handler)
+    if root.handlers and handler not in root.handlers:
+        root.addHandler(handler)

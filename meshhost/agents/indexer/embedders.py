@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from meshhost.errors import InvalidRequestError, LLMError, SettingsError
-from meshhost.room.gateway import gateway_url
+from meshhost.room.services.gateway import gateway_url
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient

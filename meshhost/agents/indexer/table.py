@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshhost.agents.indexer.embedders import Embedder
 from meshhost.errors import InvalidRequestError, NotFoundError
-from meshhost.room.services.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
+from meshhost.room.services.tables.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
 
 if TYPE_CHECKING:
     from meshhost.room.client import RoomClient

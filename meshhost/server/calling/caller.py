@@ -12,6 +12,9 @@ server, so that it does not keep the room open by itself. For a participant the 
 call, and gives away nothing that the participant does not have: the token grants no more than the participant's, ends with it,
 is signed with the same key, so that it ends with that too, and takes the place of no configured agent, nor of one that is there
 with more rights.
+
+Longer than 400 lines because one task follows an agent through all the ways in which a service may be called: at an address, at
+a host that dialled in, with the secrets of a tenant.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ from meshhost.errors import (
 from meshhost.identity.grants import ApiScope
 from meshhost.quotas.quota import Resource
 from meshhost.room.client import RoomClient
-from meshhost.room.services.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
+from meshhost.room.services.tables.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
 from meshhost.testing.server import RunningServer, running_server
 
 # Each test starts a process that loads LanceDB.

@@ -124,8 +124,7 @@ async def test_a_lost_connection_goes_on_with_all_agents_where_it_was(serve: Any
             await until(lambda: {"idle", "sums"} <= set(names(server, "room")))
             before = {member.name: member.peer for each in server.server.rooms for member in each.connected()}
             link = dialler_of(host).link
-            assert link._transport is not None
-            link._transport.abort()
+            link.cut()
             await until(lambda: not host.is_linked)
             assert await room.queues.send("sums", {"a": 1, "b": 2}, reply=True) == 3
             after = {member.name: member.peer for each in server.server.rooms for member in each.connected()}
@@ -285,8 +284,8 @@ def test_what_is_wrong_is_refused_when_the_host_is_made(options: dict[str, Any],
 def dialler_of(host: ServiceHost) -> LinkDialler:
     link = host.parts.link
     assert link is not None
-    assert link._dialler is not None
-    return link._dialler
+    assert link.dialler is not None
+    return link.dialler
 
 
 async def vanish(host: ServiceHost) -> None:
@@ -296,9 +295,7 @@ async def vanish(host: ServiceHost) -> None:
     present = dialler_of(host).link
     present.core.end(0, "")  # without a word to the other side
     present.core._unsequenced.clear()
-    transport = present._transport
-    assert transport is not None
-    transport.abort()
+    present.cut()
     await link.stop()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.quotas.quota import Resource
-from meshhost.room.services.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
+from meshhost.room.services.tables.data_types import FloatDataType, IntDataType, TextDataType, VectorDataType
 from meshhost.tables.contract import IndexKind, TablePart, TableStore
 from tests.integration.rooms.test_archives import RECORD, export, forged, load
 from tests.integration.rooms.test_tenants_rest import OPERATOR_KEY, Rest

@@ -386,7 +386,7 @@ async def test_hooks_may_be_plain_functions_and_a_session_must_be_a_thinker(serv
     async with joined(server, bot) as [room], calling(room) as ear:
         await ear.say("hello there")
         await ear.until(lambda ear: len(ear.lines) == 2)
-        [call] = bot._thinker.llm_adapter.calls  # type: ignore[attr-defined]
+        [call] = bot.thinker.llm_adapter.calls  # type: ignore[attr-defined]
         assert call.context.get_system_instructions() == "- Be kind to ann."
     async with joined(server, make_bot(cls=Foreign)) as [room], calling(room) as ear:
         await ear.until(lambda ear: ear.call.end_reason)

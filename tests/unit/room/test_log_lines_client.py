@@ -12,7 +12,7 @@ import pytest
 from meshhost.errors import AccessDeniedError
 from meshhost.protocol.messages import ErrorResponse, JsonResponse
 from meshhost.room.client import RoomClient
-from meshhost.room.services import log_lines
+from meshhost.room.services.reports import log_lines
 from meshhost.work_log.line import Line, Worked
 from meshhost.work_log.recording import logging_work
 

@@ -11,7 +11,7 @@ import pytest
 from meshhost.errors import AccessDeniedError
 from meshhost.protocol.messages import ErrorResponse, JsonResponse
 from meshhost.room.client import RoomClient
-from meshhost.room.services.traces import MOST_WAITING
+from meshhost.room.services.reports.traces import MOST_WAITING
 from meshhost.traces.span import MAX_BATCH, Span
 from meshhost.usage import Tally, reporting_to
 

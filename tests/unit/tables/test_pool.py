@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,10 +52,10 @@ class Process:
 class Tried:
     """A pool whose processes are doubles."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: TableLimits = LIMITS) -> None:
         self.clock = FakeClock()
         self.processes: list[Process] = []
-        self.pool = WorkerPool(self._start, LIMITS, clock=self.clock)
+        self.pool = WorkerPool(self._start, limits, clock=self.clock)
 
     def _start(self, tenant: TenantId, tasks: Any) -> Any:
         process = Process(tenant)
@@ -144,15 +145,16 @@ async def test_a_tenant_that_had_its_turn_makes_room_for_one_that_waits(tried: T
     await asyncio.gather(*busy)
 
 
-async def test_one_that_waits_too_long_is_refused(tried: Tried) -> None:
-    tried.pool._limits = TableLimits(wait_seconds=0.01)
-    busy = [tried.run(tenant) for tenant in ("a", "b")]
-    await tried.settled()
-    with pytest.raises(LimitExceededError, match="the tables are busy"):
-        await tried.run("c")
-    for process in tried.processes:
-        process.answer()
-    await asyncio.gather(*busy)
+async def test_one_that_waits_too_long_is_refused() -> None:
+    tried = Tried(replace(LIMITS, wait_seconds=0.01))
+    async with tried.pool:
+        busy = [tried.run(tenant) for tenant in ("a", "b")]
+        await tried.settled()
+        with pytest.raises(LimitExceededError, match="the tables are busy"):
+            await tried.run("c")
+        for process in tried.processes:
+            process.answer()
+        await asyncio.gather(*busy)
 
 
 async def test_a_read_that_a_dying_process_interrupts_is_done_once_more(tried: Tried) -> None:

@@ -30,10 +30,10 @@ def scripted_thinker(monkeypatch: pytest.MonkeyPatch) -> None:
 def seen(bot: VoiceBot) -> dict[str, Any]:
     return {
         "labels": bot.labels,
-        "voice": bot._voice,
-        "rules": bot._rules[:-1],
-        "greeting": (bot._greeting, bot._greeting_prompt),
-        "toolkits": bot._toolkits,
+        "voice": bot.voice,
+        "rules": bot.rules[:-1],
+        "greeting": (bot.greeting, bot.greeting_prompt),
+        "toolkits": bot.toolkits,
     }
 
 
@@ -63,7 +63,7 @@ def test_arguments_by_position_as_in_0_56(name_of_voice: str | None) -> None:
 
 async def test_arguments_by_name_of_either() -> None:
     old = VoiceBot(name="bot", labels=["a"], rules=["be kind"], auto_greet_message="hello")
-    assert (old.labels, old._greeting) == (["a"], "hello")
+    assert (old.labels, old.greeting) == (["a"], "hello")
     new = VoiceBot(name="bot", voice="echo", annotations={"a": "b"}, client_rules={"phone": ["be brief"]})
     caller = RemoteParticipant(id="ann", attributes={"client": "phone"})
     assert await new.get_rules(caller) == [VOICE_RULE, "be brief"]

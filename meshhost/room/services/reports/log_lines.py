@@ -9,7 +9,7 @@ from typing import Any
 
 from meshhost.quotas.token_bucket import TokenBucket
 from meshhost.room.link import RoomLink
-from meshhost.room.services.reporting import Reporter
+from meshhost.room.services.reports.reporting import Reporter
 from meshhost.work_log.line import MAX_BATCH, Line
 
 __all__ = ["LogLinesClient"]

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from meshhost.errors import InvalidRequestError, RoomError
 from meshhost.room.link import RoomLink
 from meshhost.room.replies import reading
-from meshhost.room.services.data_types import DataType
+from meshhost.room.services.tables.data_types import DataType
 
 __all__ = ["CreateMode", "DatabaseClient", "TableIndex", "TableVersion"]
 

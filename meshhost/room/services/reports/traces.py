@@ -8,7 +8,7 @@ from typing import Any
 
 from meshhost.quotas.token_bucket import TokenBucket
 from meshhost.room.link import RoomLink
-from meshhost.room.services.reporting import MOST_WAITING, Reporter
+from meshhost.room.services.reports.reporting import MOST_WAITING, Reporter
 from meshhost.traces.span import MAX_BATCH, Span
 from meshhost.usage import UsageSink, current_sink
 

@@ -1,0 +1,1 @@
+"""What an agent reports of its own work, in batches that nothing waits for: spans, and the lines that it logs."""

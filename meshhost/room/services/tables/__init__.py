@@ -1,0 +1,1 @@
+"""Tables of the room: the client of `room.database`, and the types of their columns."""
