@@ -34,6 +34,8 @@ _Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 _Label = Annotated[str, Field(max_length=128)]
 _Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 _MAX_TOKEN = 16 * 1024
+# For numbers that are counted with: larger ones fit no float.
+_MAX_COUNT = 2**53
 
 
 class _Message(BaseModel):
@@ -70,9 +72,9 @@ class Report(_Message):
     """
 
     type: Literal["report"] = "report"
-    agents: int = Field(default=0, ge=0)
+    agents: int = Field(default=0, ge=0, le=_MAX_COUNT)
     load: float = Field(default=0.0, ge=0, le=1)
-    calls: int = Field(default=0, ge=0)
+    calls: int = Field(default=0, ge=0, le=_MAX_COUNT)
     refuses: str | None = Field(default=None, max_length=200)
 
 
@@ -89,7 +91,7 @@ class Announcement(_Message):
     paths: list[HostPath] = Field(max_length=1000)
     rooms: list[_Pattern] = Field(default=[], max_length=100)
     labels: dict[_Label, _Label] = Field(default={}, max_length=64)
-    max_agents: int = Field(ge=1)
+    max_agents: int = Field(ge=1, le=_MAX_COUNT)
     report: Report = Report()
 
 

@@ -222,6 +222,11 @@ async def test_a_host_that_announces_itself_wrongly_is_told_what_is_wrong(serve:
             (b"nonsense", "Invalid JSON"),
             (b'{"type": "report"}', "expected announce first"),
             (b'{"type": "announce", "name": "a b", "host": "abcdef", "paths": [], "max_agents": 1}', "name"),
+            # A number that the shares of hosts cannot be reckoned with.
+            (
+                b'{"type": "announce", "name": "a", "host": "abcdef", "paths": [], "max_agents": 1%s}' % (b"0" * 400),
+                "max_agents",
+            ),
         ):
             channel = await dialler.open(HOST_REQUEST)
             await channel.send((message,))
