@@ -26,6 +26,8 @@ from meshhost.errors import (
     InvalidRequestError,
     MeshhostError,
     RemoteProtocolError,
+    TenantSuspendedError,
+    TokenError,
 )
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
@@ -113,7 +115,7 @@ class LinkRoutes:
             if arriving is not None:
                 transport.taken = lambda: account.give_back(arriving.take())
                 arriving.attach(make_room=lambda: False, end=lambda _: transport.abort())
-            await self._serve(transport, tenant, key_id, config)
+            await self._serve(request, transport, tenant, key_id, config)
         finally:
             if arriving is not None:
                 arriving.close()
@@ -129,8 +131,18 @@ class LinkRoutes:
             raise AccessDeniedError("a link needs an API key, not a login")
         return TenantId(holder.project), holder.key_id
 
+    def _check_still(self, request: web.Request) -> None:
+        """Raise AccessDeniedError, TenantSuspendedError or TokenError when the request would be refused now."""
+        if not self._access.is_operator(request):
+            self._access.key_holder(request)
+
     async def _serve(
-        self, transport: AiohttpTransport, tenant: TenantId | None, key_id: str | None, config: LinkConfig
+        self,
+        request: web.Request,
+        transport: AiohttpTransport,
+        tenant: TenantId | None,
+        key_id: str | None,
+        config: LinkConfig,
     ) -> None:
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
@@ -140,12 +152,15 @@ class LinkRoutes:
             await transport.close(1002, "expected HELLO")
             return
         found = await self._found(hello, tenant, key_id)
+        try:
+            # Its key may have been revoked since the request: `end_of_keys` finds only links that are there.
+            self._check_still(request)
+        except (AccessDeniedError, TenantSuspendedError, TokenError) as error:
+            await _goodbye(transport, GoodbyeCode.ACCESS_REVOKED, str(error))
+            return
         most = _OPERATOR_MAX if tenant is None else config.max_per_tenant
         if found is None and sum(other.tenant == tenant for other in self._links.values()) >= most:
-            text = f"there are {most} links of this tenant already"
-            with suppress(ConnectionLostError):
-                await transport.send((pack(Kind.GOODBYE, 0, pack_reason(GoodbyeCode.LIMIT, text)),))
-            await transport.close()
+            await _goodbye(transport, GoodbyeCode.LIMIT, f"there are {most} links of this tenant already")
             return
         each = found or self._new(tenant, key_id)
         if each.timer is not None:
@@ -267,6 +282,12 @@ class LinkRoutes:
             may_return=lambda: not each.is_given_up,
             slice_bytes=CLIENT_SLICE,
         )
+
+
+async def _goodbye(transport: AiohttpTransport, code: int, text: str) -> None:
+    with suppress(ConnectionLostError):
+        await transport.send((pack(Kind.GOODBYE, 0, pack_reason(code, text)),))
+    await transport.close()
 
 
 def _may_go_on(each: HostLink, hello: Hello) -> bool:

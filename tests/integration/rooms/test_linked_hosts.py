@@ -13,7 +13,10 @@ from meshhost.agents.worker import Worker
 from meshhost.errors import ConnectionLostError, RoomRefusedError, SettingsError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.keys import ApiKey, encode_api_key
+from meshhost.link.core import GoodbyeCode
 from meshhost.link.dialling import LinkDialler, LinkedRoom
+from meshhost.link.frames import Kind, unpack, unpack_reason
+from meshhost.link.greeting import Hello, packed
 from meshhost.link.rooms import HOST_REQUEST, Announcement, HostPath, RoomRequest, dumped
 from meshhost.link.running import Link
 from meshhost.protocol.connection import RoomConnection
@@ -206,6 +209,19 @@ async def test_a_link_ends_when_its_key_is_revoked(serve: Any, until: Until) -> 
             await until(lambda: dialler_of(host).refusal is not None)
             assert dialler_of(host).refusal.status == 401
             assert len(server.server.parts.linked) == 0
+
+
+async def test_a_key_that_is_revoked_before_the_greeting_opens_no_link(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve(links=LINKS) as server:
+        identity = server.server.engines.identity
+        key = await identity.create_key(server.key.project_id, name="host", description="")
+        headers = {"Authorization": f"Bearer {encode_api_key(key)}"}
+        async with http.ws_connect(f"{server.url}/link", headers=headers) as socket:
+            await identity.delete_key(key.project_id, key.id)
+            await socket.send_bytes(packed(Hello()))
+            [(kind, _, payload)] = unpack(await socket.receive_bytes(timeout=5))
+        assert kind is Kind.GOODBYE
+        assert unpack_reason(payload)[0] == GoodbyeCode.ACCESS_REVOKED
 
 
 async def test_a_tenant_has_a_bounded_number_of_links(serve: Any, until: Until) -> None:
