@@ -22,6 +22,8 @@ class HostLink:
         self.left = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
         self.is_given_up = False
+        # Channels over which a host is called.
+        self.hosts = 0
 
     # A `Pulse` of the participants: the host lives if its link does.
 

@@ -60,6 +60,8 @@ logger = logging.getLogger(__name__)
 _MAX_FRAME_BYTES = 256 * 1024
 _HELLO_SECONDS = 10.0
 _OPERATOR_MAX = 10_000
+# Channels of hosts that one link may have: one host is usual, and it may open the next before the last is over.
+_MAX_HOSTS = 8
 
 
 class LinkRoutes:
@@ -206,8 +208,11 @@ class LinkRoutes:
                 return
             if isinstance(asked, RoomRequest):
                 self._tasks.spawn(self._participant(each, channel, asked), name="participant")
+            elif each.hosts >= _MAX_HOSTS:
+                channel.refuse(429, f"there are {_MAX_HOSTS} hosts on this link already")
             else:
-                self._tasks.spawn(self._channels.serve(channel, tenant), name="host")
+                each.hosts += 1
+                self._tasks.spawn(self._host(each, channel), name="host")
 
         each = HostLink(Link(dials=False, on_offer=offered, limits=LinkLimits()), tenant, key_id)
         self._links[each.token] = each
@@ -225,6 +230,12 @@ class LinkRoutes:
             del self._links[each.token]
         if each.timer is not None:
             each.timer.cancel()
+
+    async def _host(self, each: HostLink, channel: LinkChannel) -> None:
+        try:
+            await self._channels.serve(channel, each.tenant)
+        finally:
+            each.hosts -= 1
 
     async def _participant(self, each: HostLink, channel: LinkChannel, asked: RoomRequest) -> None:
         try:

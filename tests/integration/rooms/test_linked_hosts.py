@@ -254,6 +254,21 @@ async def test_a_host_that_announces_itself_wrongly_is_told_what_is_wrong(serve:
             await dialler.open(b'{"kind": "other"}')
 
 
+async def test_a_link_has_a_bounded_number_of_hosts(serve: Any, until: Until) -> None:
+    async with serve(links=LINKS) as server, dialled(server, server.api_key) as dialler:
+        channels = [await dialler.open(HOST_REQUEST) for _ in range(8)]
+        with pytest.raises(RoomRefusedError) as caught:
+            await dialler.open(HOST_REQUEST)
+        assert caught.value.status == 429
+        for number, channel in enumerate(channels):
+            announced = Announcement(name="many", host=f"host{number}", paths=[], max_agents=10)
+            await channel.send((dumped(announced),))
+        await until(lambda: len(server.server.parts.linked) == 8)
+        await channels[0].close()
+        await until(lambda: len(server.server.parts.linked) == 7)
+        await dialler.open(HOST_REQUEST)
+
+
 async def test_a_host_that_does_not_answer_is_waited_for_with_a_bound(serve: Any, until: Until) -> None:
     async with serve(links=LinkConfig(call_seconds=0.2)) as server, dialled(server, server.api_key) as dialler:
         channel = await dialler.open(HOST_REQUEST)
