@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from pydantic import ValidationError
 
 from meshhost.agents.agent import SingleRoomAgent
 from meshhost.agents.worker import Worker
@@ -21,6 +22,7 @@ from meshhost.link.rooms import HOST_REQUEST, Announcement, HostPath, RoomReques
 from meshhost.link.running import Link
 from meshhost.protocol.connection import RoomConnection
 from meshhost.room.client import RoomClient
+from meshhost.server.calling import linked as linked_hosts
 from meshhost.server.config import ConfiguredService, LinkConfig, ServicePath
 from meshhost.testing.server import RunningServer
 from meshhost.transport.websocket_client import WebSocketClientProtocol
@@ -128,8 +130,8 @@ async def test_a_lost_connection_goes_on_with_all_agents_where_it_was(serve: Any
             before = {member.name: member.peer for each in server.server.rooms for member in each.connected()}
             link = dialler_of(host).link
             link.cut()
-            await until(lambda: not host.is_linked)
             assert await room.queues.send("sums", {"a": 1, "b": 2}, reply=True) == 3
+            await until(lambda: link.greetings == 2)
             after = {member.name: member.peer for each in server.server.rooms for member in each.connected()}
         assert dialler_of(host).link is link
         assert link.greetings == 2
@@ -252,6 +254,23 @@ async def test_a_host_that_announces_itself_wrongly_is_told_what_is_wrong(serve:
         assert len(server.server.parts.linked) == 0
         with pytest.raises(RoomRefusedError, match="kind"):
             await dialler.open(b'{"kind": "other"}')
+
+
+async def test_the_hosts_of_a_tenant_ask_for_a_bounded_number_of_agents(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linked_hosts, "_MAX_SERVED", 1500)
+    paths = [HostPath(path=f"/{number}", identity="a") for number in range(10)]
+    most = Announcement(name="first", host="host1", paths=paths, rooms=["r*"] * 100, max_agents=1)
+    async with serve(links=LINKS) as server, dialled(server, server.api_key) as dialler:
+        first, second = [await dialler.open(HOST_REQUEST) for _ in range(2)]
+        await first.send((dumped(most),))
+        await second.send((dumped(most.model_copy(update={"name": "second"})),))
+        with pytest.raises(ConnectionLostError, match="rooms: the hosts of this tenant ask for over 1500"):
+            await second.receive()
+        assert [host.announced.name for host in server.server.parts.linked] == ["first"]
+    with pytest.raises(ValidationError, match="each path counts in each of the rooms"):
+        Announcement(name="a", host="host1", paths=[*paths, *paths], rooms=["r*"] * 100, max_agents=1)
 
 
 async def test_a_link_has_a_bounded_number_of_hosts(serve: Any, until: Until) -> None:
