@@ -9,7 +9,7 @@ either side may be newer.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from meshhost.identity.grants import ApiScope
 from meshhost.validation import invalid_request
@@ -36,6 +36,8 @@ _Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 _MAX_TOKEN = 16 * 1024
 # For numbers that are counted with: larger ones fit no float.
 _MAX_COUNT = 2**53
+# Services that one host may ask for: each path in each of its patterns of rooms is one.
+_MAX_SERVED = 1000
 
 
 class _Message(BaseModel):
@@ -93,6 +95,13 @@ class Announcement(_Message):
     labels: dict[_Label, _Label] = Field(default={}, max_length=64)
     max_agents: int = Field(ge=1, le=_MAX_COUNT)
     report: Report = Report()
+
+    @field_validator("rooms")
+    @classmethod
+    def _not_too_many(cls, rooms: list[str], info: ValidationInfo) -> list[str]:
+        if len(rooms) * len(info.data.get("paths", ())) > _MAX_SERVED:
+            raise ValueError(f"expected at most {_MAX_SERVED} agents: each path counts in each of the rooms")
+        return rooms
 
 
 class Answer(_Message):
