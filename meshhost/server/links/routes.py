@@ -14,7 +14,6 @@ when their key is revoked or expires, their tenant is suspended or deleted, or t
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
@@ -168,9 +167,8 @@ class LinkRoutes:
         if each.timer is not None:
             each.timer.cancel()
         each.transport, each.left = transport, asyncio.Event()
-        # Each token is good once: who saw an old one cannot take the link over.
         del self._links[each.token]
-        each.token = secrets.token_urlsafe(32)
+        each.renew(None if found is None else hello.token)
         self._links[each.token] = each
         try:
             await each.link.run(transport, hello=hello, token=each.token, seconds=config.resume_seconds)
@@ -187,8 +185,8 @@ class LinkRoutes:
 
     async def _found(self, hello: Hello, tenant: TenantId | None, key_id: str | None) -> HostLink | None:
         """The link that goes on, without the connection that it may still have."""
-        each = None if hello.token is None else self._links.get(hello.token)
-        if each is None or (each.tenant, each.key_id) != (tenant, key_id) or not _may_go_on(each, hello):
+        each = next((each for each in self._links.values() if _may_go_on(each, hello)), None)
+        if each is None or (each.tenant, each.key_id) != (tenant, key_id):
             return None
         if each.transport is not None:  # whose end was not noticed here yet
             each.transport.abort()
@@ -197,7 +195,7 @@ class LinkRoutes:
                     await each.left.wait()
             except TimeoutError:
                 return None
-        return each if _may_go_on(each, hello) else None
+        return each if each.transport is None and _may_go_on(each, hello) else None
 
     def _new(self, tenant: TenantId | None, key_id: str | None) -> HostLink:
         def offered(channel: LinkChannel, meta: bytes) -> None:
@@ -302,5 +300,5 @@ async def _goodbye(transport: AiohttpTransport, code: int, text: str) -> None:
 
 
 def _may_go_on(each: HostLink, hello: Hello) -> bool:
-    """Whether a link has not ended, and this is its present token."""
-    return each.link.end is None and each.token == hello.token
+    """Whether a link has not ended, and takes the token that is shown."""
+    return each.link.end is None and hello.token is not None and each.takes(hello.token)

@@ -16,8 +16,8 @@ from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.keys import ApiKey, encode_api_key
 from meshhost.link.core import GoodbyeCode
 from meshhost.link.dialling import LinkDialler, LinkedRoom
-from meshhost.link.frames import Kind, unpack, unpack_reason
-from meshhost.link.greeting import Hello, packed
+from meshhost.link.frames import Kind, pack, pack_count, unpack, unpack_reason
+from meshhost.link.greeting import Hello, Welcome, packed, read_welcome
 from meshhost.link.rooms import HOST_REQUEST, Announcement, HostPath, RoomRequest, dumped
 from meshhost.link.running import Link
 from meshhost.protocol.connection import RoomConnection
@@ -224,6 +224,29 @@ async def test_a_key_that_is_revoked_before_the_greeting_opens_no_link(serve: An
             [(kind, _, payload)] = unpack(await socket.receive_bytes(timeout=5))
         assert kind is Kind.GOODBYE
         assert unpack_reason(payload)[0] == GoodbyeCode.ACCESS_REVOKED
+
+
+async def test_a_link_goes_on_when_the_answer_to_its_greeting_was_lost(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve(links=LinkConfig(resume_seconds=10)) as server:
+
+        async def greeted(hello: Hello, *, sends: bytes = b"") -> Welcome:
+            headers = {"Authorization": f"Bearer {server.api_key}"}
+            async with http.ws_connect(f"{server.url}/link", headers=headers) as socket:
+                await socket.send_bytes(packed(hello))
+                [(_, _, payload)] = unpack(await socket.receive_bytes(timeout=5))
+                if sends:
+                    await socket.send_bytes(sends)
+                    await socket.receive_bytes(timeout=5)
+            return read_welcome(payload)
+
+        first = await greeted(Hello())
+        lost = await greeted(Hello(token=first.token))
+        again = await greeted(Hello(token=first.token))
+        assert lost.resumed
+        assert again.resumed
+        await greeted(Hello(token=again.token), sends=pack(Kind.PING, 0, pack_count(0)))
+        # It has arrived: the one before is of no use any more.
+        assert not (await greeted(Hello(token=again.token))).resumed
 
 
 async def test_a_tenant_has_a_bounded_number_of_links(serve: Any, until: Until) -> None:
