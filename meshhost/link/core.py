@@ -133,6 +133,8 @@ class LinkCore:
         self._unreported_bytes = 0
         self._replay: deque[bytes] = deque()
         self._unsequenced: list[bytes] = []
+        # One answer for all the PINGs since the last one: they must not pile up for a side that reads nothing.
+        self._owes_pong = False
         self._control: deque[bytes] = deque()
         self._credits: dict[int, None] = {}
         self._ready: deque[Channel] = deque()
@@ -208,6 +210,7 @@ class LinkCore:
             return
         self._change(LinkSignal.DETACH)
         self._unsequenced.clear()
+        self._owes_pong = False
         self._replay.clear()
 
     def end(self, code: int, text: str) -> list[Event]:
@@ -328,8 +331,7 @@ class LinkCore:
         elif kind in (Kind.ACK, Kind.PING, Kind.PONG) and self._state is LinkState.OPEN:
             self._acknowledged(unpack_count(payload))
             if kind is Kind.PING:
-                self._unsequenced.append(pack(Kind.PONG, 0, pack_count(self._received)))
-                self._unreported_bytes = 0
+                self._owes_pong = True
         else:
             raise RemoteProtocolError(f"{kind.name} while the link is {self._state.value}")
 
@@ -435,6 +437,9 @@ class LinkCore:
         out, self._unsequenced = self._unsequenced, []
         if self._state is not LinkState.OPEN:
             return b"".join(out), events
+        if self._owes_pong:
+            self._owes_pong, self._unreported_bytes = False, 0
+            out.append(pack(Kind.PONG, 0, pack_count(self._received)))
         size = sum(map(len, out))
         while self._replay and size < BATCH_BYTES:
             out.append(self._replay.popleft())

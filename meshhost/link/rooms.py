@@ -9,7 +9,7 @@ either side may be newer.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from meshhost.identity.grants import ApiScope
 from meshhost.validation import invalid_request
@@ -34,6 +34,10 @@ _Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 _Label = Annotated[str, Field(max_length=128)]
 _Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 _MAX_TOKEN = 16 * 1024
+# For numbers that are counted with: larger ones fit no float.
+_MAX_COUNT = 2**53
+# Services that one host may ask for: each path in each of its patterns of rooms is one.
+_MAX_SERVED = 1000
 
 
 class _Message(BaseModel):
@@ -70,9 +74,9 @@ class Report(_Message):
     """
 
     type: Literal["report"] = "report"
-    agents: int = Field(default=0, ge=0)
+    agents: int = Field(default=0, ge=0, le=_MAX_COUNT)
     load: float = Field(default=0.0, ge=0, le=1)
-    calls: int = Field(default=0, ge=0)
+    calls: int = Field(default=0, ge=0, le=_MAX_COUNT)
     refuses: str | None = Field(default=None, max_length=200)
 
 
@@ -89,8 +93,15 @@ class Announcement(_Message):
     paths: list[HostPath] = Field(max_length=1000)
     rooms: list[_Pattern] = Field(default=[], max_length=100)
     labels: dict[_Label, _Label] = Field(default={}, max_length=64)
-    max_agents: int = Field(ge=1)
+    max_agents: int = Field(ge=1, le=_MAX_COUNT)
     report: Report = Report()
+
+    @field_validator("rooms")
+    @classmethod
+    def _not_too_many(cls, rooms: list[str], info: ValidationInfo) -> list[str]:
+        if len(rooms) * len(info.data.get("paths", ())) > _MAX_SERVED:
+            raise ValueError(f"expected at most {_MAX_SERVED} agents: each path counts in each of the rooms")
+        return rooms
 
 
 class Answer(_Message):

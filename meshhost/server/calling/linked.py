@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshhost.clock import Clock, SystemClock
-from meshhost.errors import CallRefusedError
+from meshhost.errors import CallRefusedError, InvalidRequestError
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.link.rooms import Announcement, HostPath, Report
 from meshhost.server.calling.records import linked_address
@@ -34,6 +34,8 @@ _LEAST_HEADROOM = 0.01
 # How long a host that refused a call for a tenant without saying how long is asked last.
 _REFUSED_SECONDS = 2.0
 _MAX_REASONS = 10
+# What the hosts of one tenant may ask for altogether, a path in a pattern of rooms each: all is looked through at each change.
+_MAX_SERVED = 20_000
 
 
 @dataclass(eq=False)
@@ -50,6 +52,12 @@ class LinkedHost:
     # Calls that were begun over its channel and have not failed.
     begun: int = 0
     refused_until: dict[tuple[str, str], float] = field(default_factory=dict)
+    # Made once, since `services` is asked for at each change of any host.
+    served: dict[tuple[str, str], ServicePath] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        paths = self.announced.paths
+        self.served = {(each.path, each.identity): ServicePath(each.path, each.identity, each.api) for each in paths}
 
     @property
     def agents(self) -> int:
@@ -81,7 +89,13 @@ class LinkedHosts:
         return len(self._hosts)
 
     def add(self, host: LinkedHost) -> None:
-        """A host announced itself."""
+        """A host announced itself. Raises InvalidRequestError when its tenant's hosts ask for too many agents."""
+        if host.tenant is not None:
+            hosts = [host, *(each for each in self._hosts if each.tenant == host.tenant)]
+            if sum(len(each.served) * len(each.announced.rooms) for each in hosts) > _MAX_SERVED:
+                raise InvalidRequestError(
+                    "rooms", f"the hosts of this tenant ask for over {_MAX_SERVED} agents in rooms"
+                )
         self._hosts.append(host)
         self.on_change()
 
@@ -98,8 +112,8 @@ class LinkedHosts:
             if host.tenant is not None:
                 for rooms in host.announced.rooms:
                     paths = found.setdefault((host.tenant, host.announced.name, rooms), {})
-                    for each in host.announced.paths:
-                        paths.setdefault((each.path, each.identity), ServicePath(each.path, each.identity, each.api))
+                    for key, path in host.served.items():
+                        paths.setdefault(key, path)
         return [
             ConfiguredService(url=f"link://{name}", paths=list(paths.values()), rooms=rooms, tenant=tenant)
             for (tenant, name, rooms), paths in found.items()

@@ -9,7 +9,7 @@ ends it for good and forgets it. The service offers no operations: the agents se
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from meshhost.errors import AlreadyExistsError, CallRefusedError, NotFoundError
 from meshhost.identity.tenant import RoomKey, TenantId
@@ -95,11 +95,11 @@ class CallingService(RoomService):
 
     def linked_changed(self, directory: RoomDirectory) -> None:
         """Hosts dialled in, or are gone: keep the agents of their services, and wake the rooms that they name."""
-        before = self._caller.called
+        before = set(map(_key_of, self._caller.called))
         self._caller.linked_changed()
         self._apply(directory.rooms)
         for service in self._caller.called:
-            if service.tenant is not None and service not in before and not set(service.rooms) & _WILDCARDS:
+            if service.tenant is not None and not set(service.rooms) & _WILDCARDS and _key_of(service) not in before:
                 directory.need(RoomKey(TenantId(service.tenant), service.rooms))
 
     def _tell_to_leave(self, room: Room, participant: Participant, found: Unwanted) -> None:
@@ -133,6 +133,11 @@ class CallingService(RoomService):
             except CallRefusedError as error:
                 fields = {"tenant": data["tenant"], "room": data["room_name"], "reason": str(error)}
                 logger.warning("webhook failed", extra={"event": event, **fields})
+
+
+def _key_of(service: ConfiguredService) -> Hashable:
+    """What tells services apart when rooms are woken. There may be thousands: to compare them one by one takes seconds."""
+    return service.tenant, service.url, service.rooms, tuple((each.path, each.identity) for each in service.paths)
 
 
 def _fields(room: Room, joining: Participant, found: Unwanted) -> dict[str, str]:

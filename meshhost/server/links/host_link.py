@@ -18,10 +18,23 @@ class HostLink:
         self.link = link
         self.tenant, self.key_id = tenant, key_id
         self.token = secrets.token_urlsafe(32)
+        self._shown: str | None = None
+        self._heard_before = 0.0
         self.transport: AiohttpTransport | None = None
         self.left = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
         self.is_given_up = False
+        # Channels over which a host is called.
+        self.hosts = 0
+
+    def takes(self, token: str) -> bool:
+        """Whether who shows this token may go on: the present one, or the one before while nothing says that this arrived."""
+        return token == self.token or (token == self._shown and self.link.heard_at == self._heard_before)
+
+    def renew(self, shown: str | None) -> None:
+        """There is a new connection, for which this token was shown: it is good once, so that who saw it cannot use it."""
+        self._shown, self._heard_before = shown, self.link.heard_at
+        self.token = secrets.token_urlsafe(32)
 
     # A `Pulse` of the participants: the host lives if its link does.
 

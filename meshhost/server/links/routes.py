@@ -14,7 +14,6 @@ when their key is revoked or expires, their tenant is suspended or deleted, or t
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
@@ -26,6 +25,8 @@ from meshhost.errors import (
     InvalidRequestError,
     MeshhostError,
     RemoteProtocolError,
+    TenantSuspendedError,
+    TokenError,
 )
 from meshhost.identity.tenant import RoomKey, TenantId
 from meshhost.identity.tokens import ParticipantToken
@@ -58,6 +59,8 @@ logger = logging.getLogger(__name__)
 _MAX_FRAME_BYTES = 256 * 1024
 _HELLO_SECONDS = 10.0
 _OPERATOR_MAX = 10_000
+# Channels of hosts that one link may have: one host is usual, and it may open the next before the last is over.
+_MAX_HOSTS = 8
 
 
 class LinkRoutes:
@@ -113,7 +116,7 @@ class LinkRoutes:
             if arriving is not None:
                 transport.taken = lambda: account.give_back(arriving.take())
                 arriving.attach(make_room=lambda: False, end=lambda _: transport.abort())
-            await self._serve(transport, tenant, key_id, config)
+            await self._serve(request, transport, tenant, key_id, config)
         finally:
             if arriving is not None:
                 arriving.close()
@@ -129,8 +132,18 @@ class LinkRoutes:
             raise AccessDeniedError("a link needs an API key, not a login")
         return TenantId(holder.project), holder.key_id
 
+    def _check_still(self, request: web.Request) -> None:
+        """Raise AccessDeniedError, TenantSuspendedError or TokenError when the request would be refused now."""
+        if not self._access.is_operator(request):
+            self._access.key_holder(request)
+
     async def _serve(
-        self, transport: AiohttpTransport, tenant: TenantId | None, key_id: str | None, config: LinkConfig
+        self,
+        request: web.Request,
+        transport: AiohttpTransport,
+        tenant: TenantId | None,
+        key_id: str | None,
+        config: LinkConfig,
     ) -> None:
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
@@ -140,20 +153,22 @@ class LinkRoutes:
             await transport.close(1002, "expected HELLO")
             return
         found = await self._found(hello, tenant, key_id)
+        try:
+            # Its key may have been revoked since the request: `end_of_keys` finds only links that are there.
+            self._check_still(request)
+        except (AccessDeniedError, TenantSuspendedError, TokenError) as error:
+            await _goodbye(transport, GoodbyeCode.ACCESS_REVOKED, str(error))
+            return
         most = _OPERATOR_MAX if tenant is None else config.max_per_tenant
         if found is None and sum(other.tenant == tenant for other in self._links.values()) >= most:
-            text = f"there are {most} links of this tenant already"
-            with suppress(ConnectionLostError):
-                await transport.send((pack(Kind.GOODBYE, 0, pack_reason(GoodbyeCode.LIMIT, text)),))
-            await transport.close()
+            await _goodbye(transport, GoodbyeCode.LIMIT, f"there are {most} links of this tenant already")
             return
         each = found or self._new(tenant, key_id)
         if each.timer is not None:
             each.timer.cancel()
         each.transport, each.left = transport, asyncio.Event()
-        # Each token is good once: who saw an old one cannot take the link over.
         del self._links[each.token]
-        each.token = secrets.token_urlsafe(32)
+        each.renew(None if found is None else hello.token)
         self._links[each.token] = each
         try:
             await each.link.run(transport, hello=hello, token=each.token, seconds=config.resume_seconds)
@@ -170,8 +185,8 @@ class LinkRoutes:
 
     async def _found(self, hello: Hello, tenant: TenantId | None, key_id: str | None) -> HostLink | None:
         """The link that goes on, without the connection that it may still have."""
-        each = None if hello.token is None else self._links.get(hello.token)
-        if each is None or (each.tenant, each.key_id) != (tenant, key_id) or not _may_go_on(each, hello):
+        each = next((each for each in self._links.values() if _may_go_on(each, hello)), None)
+        if each is None or (each.tenant, each.key_id) != (tenant, key_id):
             return None
         if each.transport is not None:  # whose end was not noticed here yet
             each.transport.abort()
@@ -180,7 +195,7 @@ class LinkRoutes:
                     await each.left.wait()
             except TimeoutError:
                 return None
-        return each if _may_go_on(each, hello) else None
+        return each if each.transport is None and _may_go_on(each, hello) else None
 
     def _new(self, tenant: TenantId | None, key_id: str | None) -> HostLink:
         def offered(channel: LinkChannel, meta: bytes) -> None:
@@ -191,8 +206,11 @@ class LinkRoutes:
                 return
             if isinstance(asked, RoomRequest):
                 self._tasks.spawn(self._participant(each, channel, asked), name="participant")
+            elif each.hosts >= _MAX_HOSTS:
+                channel.refuse(429, f"there are {_MAX_HOSTS} hosts on this link already")
             else:
-                self._tasks.spawn(self._channels.serve(channel, tenant), name="host")
+                each.hosts += 1
+                self._tasks.spawn(self._host(each, channel), name="host")
 
         each = HostLink(Link(dials=False, on_offer=offered, limits=LinkLimits()), tenant, key_id)
         self._links[each.token] = each
@@ -210,6 +228,12 @@ class LinkRoutes:
             del self._links[each.token]
         if each.timer is not None:
             each.timer.cancel()
+
+    async def _host(self, each: HostLink, channel: LinkChannel) -> None:
+        try:
+            await self._channels.serve(channel, each.tenant)
+        finally:
+            each.hosts -= 1
 
     async def _participant(self, each: HostLink, channel: LinkChannel, asked: RoomRequest) -> None:
         try:
@@ -269,6 +293,12 @@ class LinkRoutes:
         )
 
 
+async def _goodbye(transport: AiohttpTransport, code: int, text: str) -> None:
+    with suppress(ConnectionLostError):
+        await transport.send((pack(Kind.GOODBYE, 0, pack_reason(code, text)),))
+    await transport.close()
+
+
 def _may_go_on(each: HostLink, hello: Hello) -> bool:
-    """Whether a link has not ended, and this is its present token."""
-    return each.link.end is None and each.token == hello.token
+    """Whether a link has not ended, and takes the token that is shown."""
+    return each.link.end is None and hello.token is not None and each.takes(hello.token)

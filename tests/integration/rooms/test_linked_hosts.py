@@ -7,17 +7,22 @@ from typing import Any
 
 import aiohttp
 import pytest
+from pydantic import ValidationError
 
 from meshhost.agents.agent import SingleRoomAgent
 from meshhost.agents.worker import Worker
 from meshhost.errors import ConnectionLostError, RoomRefusedError, SettingsError
 from meshhost.hosting.service_host import ServiceHost
 from meshhost.identity.keys import ApiKey, encode_api_key
+from meshhost.link.core import GoodbyeCode
 from meshhost.link.dialling import LinkDialler, LinkedRoom
+from meshhost.link.frames import Kind, pack, pack_count, unpack, unpack_reason
+from meshhost.link.greeting import Hello, Welcome, packed, read_welcome
 from meshhost.link.rooms import HOST_REQUEST, Announcement, HostPath, RoomRequest, dumped
 from meshhost.link.running import Link
 from meshhost.protocol.connection import RoomConnection
 from meshhost.room.client import RoomClient
+from meshhost.server.calling import linked as linked_hosts
 from meshhost.server.config import ConfiguredService, LinkConfig, ServicePath
 from meshhost.testing.server import RunningServer
 from meshhost.transport.websocket_client import WebSocketClientProtocol
@@ -125,8 +130,8 @@ async def test_a_lost_connection_goes_on_with_all_agents_where_it_was(serve: Any
             before = {member.name: member.peer for each in server.server.rooms for member in each.connected()}
             link = dialler_of(host).link
             link.cut()
-            await until(lambda: not host.is_linked)
             assert await room.queues.send("sums", {"a": 1, "b": 2}, reply=True) == 3
+            await until(lambda: link.greetings == 2)
             after = {member.name: member.peer for each in server.server.rooms for member in each.connected()}
         assert dialler_of(host).link is link
         assert link.greetings == 2
@@ -208,6 +213,42 @@ async def test_a_link_ends_when_its_key_is_revoked(serve: Any, until: Until) -> 
             assert len(server.server.parts.linked) == 0
 
 
+async def test_a_key_that_is_revoked_before_the_greeting_opens_no_link(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve(links=LINKS) as server:
+        identity = server.server.engines.identity
+        key = await identity.create_key(server.key.project_id, name="host", description="")
+        headers = {"Authorization": f"Bearer {encode_api_key(key)}"}
+        async with http.ws_connect(f"{server.url}/link", headers=headers) as socket:
+            await identity.delete_key(key.project_id, key.id)
+            await socket.send_bytes(packed(Hello()))
+            [(kind, _, payload)] = unpack(await socket.receive_bytes(timeout=5))
+        assert kind is Kind.GOODBYE
+        assert unpack_reason(payload)[0] == GoodbyeCode.ACCESS_REVOKED
+
+
+async def test_a_link_goes_on_when_the_answer_to_its_greeting_was_lost(serve: Any, http: aiohttp.ClientSession) -> None:
+    async with serve(links=LinkConfig(resume_seconds=10)) as server:
+
+        async def greeted(hello: Hello, *, sends: bytes = b"") -> Welcome:
+            headers = {"Authorization": f"Bearer {server.api_key}"}
+            async with http.ws_connect(f"{server.url}/link", headers=headers) as socket:
+                await socket.send_bytes(packed(hello))
+                [(_, _, payload)] = unpack(await socket.receive_bytes(timeout=5))
+                if sends:
+                    await socket.send_bytes(sends)
+                    await socket.receive_bytes(timeout=5)
+            return read_welcome(payload)
+
+        first = await greeted(Hello())
+        lost = await greeted(Hello(token=first.token))
+        again = await greeted(Hello(token=first.token))
+        assert lost.resumed
+        assert again.resumed
+        await greeted(Hello(token=again.token), sends=pack(Kind.PING, 0, pack_count(0)))
+        # It has arrived: the one before is of no use any more.
+        assert not (await greeted(Hello(token=again.token))).resumed
+
+
 async def test_a_tenant_has_a_bounded_number_of_links(serve: Any, until: Until) -> None:
     async with serve(links=LinkConfig(max_per_tenant=1)) as server, linked(server) as first, linked(server) as second:
         await until(lambda: first.is_linked or second.is_linked)
@@ -222,6 +263,11 @@ async def test_a_host_that_announces_itself_wrongly_is_told_what_is_wrong(serve:
             (b"nonsense", "Invalid JSON"),
             (b'{"type": "report"}', "expected announce first"),
             (b'{"type": "announce", "name": "a b", "host": "abcdef", "paths": [], "max_agents": 1}', "name"),
+            # A number that the shares of hosts cannot be reckoned with.
+            (
+                b'{"type": "announce", "name": "a", "host": "abcdef", "paths": [], "max_agents": 1%s}' % (b"0" * 400),
+                "max_agents",
+            ),
         ):
             channel = await dialler.open(HOST_REQUEST)
             await channel.send((message,))
@@ -231,6 +277,38 @@ async def test_a_host_that_announces_itself_wrongly_is_told_what_is_wrong(serve:
         assert len(server.server.parts.linked) == 0
         with pytest.raises(RoomRefusedError, match="kind"):
             await dialler.open(b'{"kind": "other"}')
+
+
+async def test_the_hosts_of_a_tenant_ask_for_a_bounded_number_of_agents(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linked_hosts, "_MAX_SERVED", 1500)
+    paths = [HostPath(path=f"/{number}", identity="a") for number in range(10)]
+    most = Announcement(name="first", host="host1", paths=paths, rooms=["r*"] * 100, max_agents=1)
+    async with serve(links=LINKS) as server, dialled(server, server.api_key) as dialler:
+        first, second = [await dialler.open(HOST_REQUEST) for _ in range(2)]
+        await first.send((dumped(most),))
+        await second.send((dumped(most.model_copy(update={"name": "second"})),))
+        with pytest.raises(ConnectionLostError, match="rooms: the hosts of this tenant ask for over 1500"):
+            await second.receive()
+        assert [host.announced.name for host in server.server.parts.linked] == ["first"]
+    with pytest.raises(ValidationError, match="each path counts in each of the rooms"):
+        Announcement(name="a", host="host1", paths=[*paths, *paths], rooms=["r*"] * 100, max_agents=1)
+
+
+async def test_a_link_has_a_bounded_number_of_hosts(serve: Any, until: Until) -> None:
+    async with serve(links=LINKS) as server, dialled(server, server.api_key) as dialler:
+        channels = [await dialler.open(HOST_REQUEST) for _ in range(8)]
+        with pytest.raises(RoomRefusedError) as caught:
+            await dialler.open(HOST_REQUEST)
+        assert caught.value.status == 429
+        for number, channel in enumerate(channels):
+            announced = Announcement(name="many", host=f"host{number}", paths=[], max_agents=10)
+            await channel.send((dumped(announced),))
+        await until(lambda: len(server.server.parts.linked) == 8)
+        await channels[0].close()
+        await until(lambda: len(server.server.parts.linked) == 7)
+        await dialler.open(HOST_REQUEST)
 
 
 async def test_a_host_that_does_not_answer_is_waited_for_with_a_bound(serve: Any, until: Until) -> None:

@@ -283,6 +283,13 @@ def test_the_link_goes_on_after_a_loss(pair: Pair) -> None:
     assert pair.dialler.unacknowledged == pair.other.unacknowledged == 0
 
 
+def test_many_pings_of_a_side_that_reads_nothing_are_answered_once(pair: Pair) -> None:
+    for _ in range(100):
+        assert pair.other.receive(pack(Kind.PING, 0, pack_count(0)) * 100) == []
+    assert pair.other.data_to_send()[0] == pack(Kind.PONG, 0, pack_count(0))
+    assert pair.other.data_to_send()[0] == b""
+
+
 def test_what_is_acknowledged_is_bounded_and_goes_on() -> None:
     pair = small_pair()
     channel = pair.channel()
