@@ -18,7 +18,7 @@ import jwt
 from meshhost.errors import CallRefusedError
 from meshhost.identity.webhooks import CALL_HEADER, SIGNATURE_HEADERS, sign_webhook, webhook_body
 
-__all__ = ["WebhookSender"]
+__all__ = ["WebhookSender", "can_sign"]
 
 TIMEOUT = 15.0
 _MAX_ANSWER = 64 * 1024
@@ -85,13 +85,19 @@ class WebhookSender:
         return _object(answer)
 
 
-def _signature(body: bytes, secret: str) -> str:
+def can_sign(secret: str) -> bool:
+    """Whether calls can be signed with this secret: not with an empty one, nor with a public key."""
     try:
-        return sign_webhook(body, secret=secret, now=time.time())
+        sign_webhook(b"", secret=secret, now=0.0)
     except (jwt.InvalidKeyError, UnicodeError):
-        problem = CallRefusedError("the secret cannot sign a call: expected a random text, no public key", status=400)
-    # Outside of the handler: nothing was sent, so it is not that the host cannot be reached.
-    raise problem
+        return False
+    return True
+
+
+def _signature(body: bytes, secret: str) -> str:
+    if not can_sign(secret):
+        raise CallRefusedError("the secret cannot sign a call: expected a random text, no public key", status=400)
+    return sign_webhook(body, secret=secret, now=time.time())
 
 
 def _cause(error: Exception) -> str:

@@ -172,6 +172,8 @@ async def test_a_webhook_is_listed_changed_and_deleted_without_its_secret(
         ({"payload": {"a": "x" * 20_000}}, "payload: expected at most"),
         ({"name": ""}, "name: expected 1 to 128"),
         ({"secret": "short"}, "secret:"),
+        ({"secret": "ssh-rsa AAAAB3NzaC1yc2E"}, "secret: expected a random text, no public key"),
+        ({"url": "https://xn--a/x"}, "url: expected an http or https URL"),
         ({"evnts": []}, "evnts: not a name that is known here"),
     ],
 )
