@@ -75,6 +75,8 @@ class Configured:
         """See TenantCalls."""
         return await self.secrets.values(tenant, uses)
 
-    async def send(self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None) -> dict[str, Any]:
+    async def send(
+        self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None, tenant: TenantId
+    ) -> dict[str, Any]:
         """See TenantCalls."""
-        return await self.reach.send(url, event, data, secret=secret)
+        return await self.reach.send(url, event, data, secret=secret, tenant=tenant)

@@ -107,7 +107,8 @@ class Deliveries:
                 return
             try:
                 secret = self._secrets.open(webhook.secret, webhook.item)
-                await self._reach.send(webhook.url, delivery.event, webhook.data_of(delivery.data), secret=secret)
+                data = webhook.data_of(delivery.data)
+                await self._reach.send(webhook.url, delivery.event, data, secret=secret, tenant=tenant)
             except (CallRefusedError, SecretsLockedError) as error:
                 if seconds is None or not _is_worth_another(error):
                     await self._note(webhook_id, delivery, "failed", attempt=attempt, error=error)

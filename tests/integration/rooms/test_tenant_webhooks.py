@@ -189,8 +189,9 @@ async def test_a_name_that_leads_inside_is_not_called(
     async with serve(public_url="https://rooms.example.com") as running:
         reach = running.server.parts.configured.reach
         # Names are resolved at the call; this one is this machine's own.
+        url = f"http://{socket.gethostname()}:{port}/webhook"
         with pytest.raises(Exception, match="public internet"):
-            await reach.send(f"http://{socket.gethostname()}:{port}/webhook", "room.started", {}, secret="s" * 32)
+            await reach.send(url, "room.started", {}, secret="s" * 32, tenant=running.key.project_id)
     assert receiver.got.empty()
 
 
