@@ -78,8 +78,11 @@ class TenantCounts(Protocol):
         """The store has less of it now, by an operation that began at this mark."""
         ...
 
-    def doubt(self, tenant: str, resource: Resource) -> None:
-        """The store may have less than is counted, by an unknown amount: count again before the tenant is refused."""
+    def doubt(self, tenant: str, resource: Resource, *, may_be_more: bool = False) -> None:
+        """The store may have less than is counted, by an unknown amount: count again before the tenant is refused.
+
+        Where it may also have more, count again before the tenant takes more, but not at every request.
+        """
         ...
 
     def forget(self, tenant: str) -> None:
@@ -114,7 +117,7 @@ class _Uncounted:
     def free(self, tenant: str, resource: Resource, amount: int = 1, *, since: Mark) -> None:
         """Does nothing."""
 
-    def doubt(self, tenant: str, resource: Resource) -> None:
+    def doubt(self, tenant: str, resource: Resource, *, may_be_more: bool = False) -> None:
         """Does nothing."""
 
     def forget(self, tenant: str) -> None:
@@ -154,7 +157,18 @@ class _Tally:
     first: until then `kept` holds changes only. `begun` is the number of the last count among all of the process.
     """
 
-    __slots__ = ("begun", "counted_at", "counting", "is_doubtful", "kept", "seconds", "source", "taken", "tenant")
+    __slots__ = (
+        "begun",
+        "counted_at",
+        "counting",
+        "is_doubtful",
+        "kept",
+        "may_be_low",
+        "seconds",
+        "source",
+        "taken",
+        "tenant",
+    )
 
     def __init__(self, tenant: str, source: Source | None) -> None:
         self.tenant = tenant
@@ -165,6 +179,7 @@ class _Tally:
         self.counted_at: float | None = None
         self.seconds = 0.0  # what the last count took
         self.is_doubtful = False
+        self.may_be_low = False
         self.counting: asyncio.Task[None] | None = None
 
     def used(self, resource: Resource) -> int:
@@ -238,9 +253,11 @@ class LocalCounts:
         """See TenantCounts."""
         self._change(tenant, resource, -amount, since)
 
-    def doubt(self, tenant: str, resource: Resource) -> None:
+    def doubt(self, tenant: str, resource: Resource, *, may_be_more: bool = False) -> None:
         """See TenantCounts."""
-        self._tally(tenant, resource).is_doubtful = True
+        tally = self._tally(tenant, resource)
+        tally.is_doubtful = True
+        tally.may_be_low |= may_be_more
 
     def forget(self, tenant: str) -> None:
         """See TenantCounts."""
@@ -281,6 +298,8 @@ class LocalCounts:
         return float("inf") if tally.counted_at is None else self._clock.monotonic() - tally.counted_at
 
     def _is_due(self, tally: _Tally) -> bool:
+        if tally.may_be_low:
+            return self._age(tally) > max(_FRESH_SECONDS, tally.seconds / _SHARE_AT_LIMIT)
         return self._age(tally) > max(_RECOUNT_SECONDS, tally.seconds / _SHARE_RECOUNTING)
 
     async def _count_first(self, tally: _Tally) -> None:
@@ -317,7 +336,7 @@ class LocalCounts:
     async def _count(self, tally: _Tally) -> None:
         assert tally.source is not None
         before, began = dict(tally.kept), self._clock.monotonic()
-        tally.is_doubtful = False
+        tally.is_doubtful = tally.may_be_low = False
         self._begun += 1
         tally.begun = self._begun
         try:

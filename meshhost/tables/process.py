@@ -106,6 +106,7 @@ class WorkerProcess:
         self.is_gone = True
         if self._process is None:
             self._starting.cancel()
+            self._fail(WorkerGoneError())
         elif self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

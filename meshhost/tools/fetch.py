@@ -61,6 +61,8 @@ def is_public(address: IPAddress) -> bool:
 def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    if int(address) >> 32 == 0 and int(address) > 1:  # the "compatible" addresses of old, such as ::127.0.0.1
+        return ipaddress.IPv4Address(int(address))
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
 
 
@@ -68,14 +70,15 @@ def check_url(url: str | URL, *, is_allowed: AddressCheck = is_public) -> URL:
     """Return the URL if it is http(s) and its host is no forbidden address. Raises InvalidRequestError."""
     try:
         parsed = URL(url)
+        host = parsed.host  # decoded here, which fails for some names that begin with xn--
     except (ValueError, TypeError):
         raise InvalidRequestError("url", "is not a URL") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    if parsed.scheme not in {"http", "https"} or not host:
         raise InvalidRequestError("url", "must be an http or https address")
     try:
-        address = ipaddress.ip_address(parsed.host)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        if _NUMERIC.fullmatch(parsed.host):
+        if _NUMERIC.fullmatch(host):
             raise InvalidRequestError("url", "the host is an address in an unusual form") from None
     else:
         _require(address, is_allowed)

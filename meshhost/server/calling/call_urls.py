@@ -43,6 +43,7 @@ def parsed_call_url(text: str) -> URL | None:
     try:
         url = URL(text)
         decoded = unquote(url.raw_path, errors="strict")
+        _ = url.host  # decoded when it is asked for, which fails for some names that begin with xn--
     except ValueError:
         return None
     if url.scheme not in ("http", "https") or not url.raw_host or url.user is not None or url.password is not None:

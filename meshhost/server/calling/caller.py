@@ -21,9 +21,10 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from meshhost.clock import Clock, SystemClock
@@ -74,7 +75,9 @@ class TenantCalls(Protocol):
         """Return the values of secrets by variable. Raises NotFoundError, SecretsLockedError, OSError."""
         ...
 
-    async def send(self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None) -> dict[str, Any]:
+    async def send(
+        self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None, tenant: TenantId
+    ) -> dict[str, Any]:
         """Post as `WebhookSender.send` does. Raises CallRefusedError, also for an address that may not be called."""
         ...
 
@@ -303,8 +306,9 @@ class ServiceCaller:
             if is_linked(url):
                 url = await self._call_linked(kept, arguments, scope)
             else:
-                sender = self._sender if kept.service.tenant is None else self._tenant_calls
-                await self._call(kept.room, url, path.identity, arguments, scope, secret=secret, sender=sender)
+                tenant = kept.service.tenant
+                send = None if tenant is None else partial(self._tenant_calls.send, tenant=tenant)
+                await self._call(kept.room, url, path.identity, arguments, scope, secret=secret, send=send)
         except (NotFoundError, SecretsLockedError, OSError) as error:
             # The next call finds what was put right meanwhile.
             logger.warning("service call without its secret", extra={**kept.log_fields, "reason": str(error)})
@@ -362,11 +366,11 @@ class ServiceCaller:
         *,
         secret: str | None,
         caller: Participant | None = None,
-        sender: "WebhookSender | TenantCalls | None" = None,
+        send: Callable[..., Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         data = self._data(room, identity, arguments, scope, caller, called_at=shown_url(url))
         try:
-            await (sender or self._sender).send(url, "room.call", data, secret=secret)
+            await (send or self._sender.send)(url, "room.call", data, secret=secret)
         except CallRefusedError:
             self._count("refused")
             raise

@@ -13,14 +13,17 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
+import jwt
 
 from meshhost.errors import CallRefusedError
 from meshhost.identity.webhooks import CALL_HEADER, SIGNATURE_HEADERS, sign_webhook, webhook_body
 
-__all__ = ["WebhookSender"]
+__all__ = ["WebhookSender", "can_sign"]
 
 TIMEOUT = 15.0
 _MAX_ANSWER = 64 * 1024
+# What a host may ask to wait: one that says infinity must not be left alone for ever.
+_MAX_RETRY_AFTER = 24 * 3600.0
 
 
 class WebhookSender:
@@ -54,7 +57,8 @@ class WebhookSender:
     async def send(self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None) -> dict[str, Any]:
         """Post, and return the JSON object that the host answered, or {} for any other answer.
 
-        Raises CallRefusedError with the status and `retry_after` that the host gave, or 503 when it cannot be reached.
+        Raises CallRefusedError with the status and `retry_after` that the host gave, 503 when it cannot be reached, or 400 when
+        the secret cannot sign.
         Redirects are not followed: a signed token must not reach another host than the one that was named.
         """
         if self._session is None:
@@ -63,7 +67,7 @@ class WebhookSender:
         headers = {"Content-Type": "application/json", CALL_HEADER: event}
         if secret is not None:
             # The same signature under both names: a MeshAgent host knows the second only.
-            headers |= dict.fromkeys(SIGNATURE_HEADERS, sign_webhook(body, secret=secret, now=time.time()))
+            headers |= dict.fromkeys(SIGNATURE_HEADERS, _signature(body, secret))
         parts = urlsplit(url)
         origin = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
         try:
@@ -72,7 +76,8 @@ class WebhookSender:
             ) as response:
                 answer = await response.content.read(_MAX_ANSWER)
                 status, retry_after = response.status, _seconds(response.headers.get("Retry-After"))
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        # UnicodeError: a name that is none in DNS, such as one with a part of 64 letters.
+        except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as error:
             raise CallRefusedError(f"{origin} cannot be reached: {_cause(error)}", status=503) from None
         if not 200 <= status < 300:
             text = answer[:500].decode(errors="replace")
@@ -80,8 +85,25 @@ class WebhookSender:
         return _object(answer)
 
 
+def can_sign(secret: str) -> bool:
+    """Whether calls can be signed with this secret: not with an empty one, nor with a public key."""
+    try:
+        sign_webhook(b"", secret=secret, now=0.0)
+    except (jwt.InvalidKeyError, UnicodeError):
+        return False
+    return True
+
+
+def _signature(body: bytes, secret: str) -> str:
+    if not can_sign(secret):
+        raise CallRefusedError("the secret cannot sign a call: expected a random text, no public key", status=400)
+    return sign_webhook(body, secret=secret, now=time.time())
+
+
 def _cause(error: Exception) -> str:
     """Why a host cannot be reached. aiohttp repeats the address, twice."""
+    if isinstance(error, UnicodeError):
+        return "its name is none that can be resolved"
     number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
     if number is not None and number > 0:  # names that cannot be resolved have numbers of their own
         return os.strerror(number)
@@ -89,7 +111,7 @@ def _cause(error: Exception) -> str:
 
 
 def _seconds(value: str | None) -> float | None:
-    return float(value) if value is not None and value.isdecimal() else None
+    return min(float(value), _MAX_RETRY_AFTER) if value is not None and value.isdecimal() else None
 
 
 def _object(answer: bytes) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Makes the parts of what tenants configure, and starts and stops them together. Used by `meshhost.server.assembly`."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+from meshhost.errors import RoomError
 from meshhost.identity.tenant import TenantId
 from meshhost.server.calling.webhooks import WebhookSender
 from meshhost.server.config import ConfiguredService, SecretUse, ServerConfig
@@ -17,6 +19,8 @@ from meshhost.stores.configuration.contract import ConfigurationStore
 from meshhost.tasks import TaskOwner
 
 __all__ = ["Configured"]
+
+logger = logging.getLogger(__name__)
 
 
 class Configured:
@@ -52,17 +56,27 @@ class Configured:
             stack.push_async_callback(self.deliveries.stop)
             stack.push_async_callback(self._tasks.stop)
             self._tasks.spawn(self.followed.run(), name="configuration refresh")
-            self._tasks.spawn(self.secrets.renew(), name="renewal of secrets")
+            self._tasks.spawn(self._renew(), name="renewal of secrets")
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    async def _renew(self) -> None:
+        """After this nothing needs an older key any more. What fails is tried at the next start."""
+        try:
+            await self.secrets.renew()
+            await self.webhooks.renew()
+        except (OSError, RoomError) as error:
+            logger.warning("secrets are not sealed with the new key", extra={"reason": str(error)})
+
     async def values(self, tenant: TenantId, uses: Sequence[SecretUse]) -> dict[str, str]:
         """See TenantCalls."""
         return await self.secrets.values(tenant, uses)
 
-    async def send(self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None) -> dict[str, Any]:
+    async def send(
+        self, url: str, event: str, data: Mapping[str, Any], *, secret: str | None, tenant: TenantId
+    ) -> dict[str, Any]:
         """See TenantCalls."""
-        return await self.reach.send(url, event, data, secret=secret)
+        return await self.reach.send(url, event, data, secret=secret, tenant=tenant)

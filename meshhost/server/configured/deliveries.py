@@ -90,7 +90,12 @@ class Deliveries:
 
     async def _work(self, tenant: TenantId, webhook_id: str, line: deque[_Delivery]) -> None:
         while line:
-            await self._deliver(tenant, webhook_id, line[0])
+            try:
+                await self._deliver(tenant, webhook_id, line[0])
+            except Exception as error:
+                # A fault of ours: the events behind it are sent all the same.
+                logger.exception("a delivery failed", extra={"tenant": tenant, "webhook_id": webhook_id})
+                await self._note(webhook_id, line[0], "failed", error=type(error).__name__)
             line.popleft()
         del self._waiting[webhook_id]
 
@@ -102,7 +107,8 @@ class Deliveries:
                 return
             try:
                 secret = self._secrets.open(webhook.secret, webhook.item)
-                await self._reach.send(webhook.url, delivery.event, webhook.data_of(delivery.data), secret=secret)
+                data = webhook.data_of(delivery.data)
+                await self._reach.send(webhook.url, delivery.event, data, secret=secret, tenant=tenant)
             except (CallRefusedError, SecretsLockedError) as error:
                 if seconds is None or not _is_worth_another(error):
                     await self._note(webhook_id, delivery, "failed", attempt=attempt, error=error)

@@ -2,8 +2,8 @@
 
 A `Sealer` has one or several keys, each with an id. The first one encrypts, all of them decrypt; what is sealed names its
 key. So a key is rotated by putting a new one in front of the old ones, and the old one goes when nothing is sealed with it
-any more (`Secrets.renew` sees to that at each start). The sealed text is bound to where it belongs (`place`): moved to
-another tenant or another secret, it cannot be opened.
+any more (`Secrets.renew` and `Webhooks.renew` see to that at each start). The sealed text is bound to where it belongs
+(`place`): moved to another tenant or another secret, it cannot be opened.
 
 The keys are read when they are first needed, so that a server whose tenants have no secrets needs none. `cryptography` is
 imported then, too.

@@ -112,13 +112,17 @@ class Secrets:
         """Return what was sealed for this item."""
         return self._sealer.open(sealed, place=_place(item))
 
+    def renewed(self, sealed: str, item: ConfigurationItem) -> str | None:
+        """Return what was sealed with an older key sealed with the present one; None for what is. Raises SecretsLockedError."""
+        return None if self._sealer.is_current(sealed) else self.seal(self.open(sealed, item), item)
+
     async def renew(self) -> None:
         """Seal every secret with the present key that is sealed with an older one. Says in the log which cannot be read."""
         snapshot = await self._store.read(ItemKind.SECRET)
         for item in () if snapshot is None else snapshot.items:
             try:
-                if not self._sealer.is_current(item.content):
-                    content = self._sealer.seal(self.open(item.content, item), place=_place(item))
+                content = self.renewed(item.content, item)
+                if content is not None:
                     await self._items.change(item, content=content)
                     _audit("secret sealed with a new key", item, None)
             except (SecretsLockedError, AlreadyExistsError) as error:  # the second: it was changed at this moment

@@ -172,6 +172,8 @@ async def test_a_webhook_is_listed_changed_and_deleted_without_its_secret(
         ({"payload": {"a": "x" * 20_000}}, "payload: expected at most"),
         ({"name": ""}, "name: expected 1 to 128"),
         ({"secret": "short"}, "secret:"),
+        ({"secret": "ssh-rsa AAAAB3NzaC1yc2E"}, "secret: expected a random text, no public key"),
+        ({"url": "https://xn--a/x"}, "url: expected an http or https URL"),
         ({"evnts": []}, "evnts: not a name that is known here"),
     ],
 )
@@ -187,8 +189,9 @@ async def test_a_name_that_leads_inside_is_not_called(
     async with serve(public_url="https://rooms.example.com") as running:
         reach = running.server.parts.configured.reach
         # Names are resolved at the call; this one is this machine's own.
+        url = f"http://{socket.gethostname()}:{port}/webhook"
         with pytest.raises(Exception, match="public internet"):
-            await reach.send(f"http://{socket.gethostname()}:{port}/webhook", "room.started", {}, secret="s" * 32)
+            await reach.send(url, "room.started", {}, secret="s" * 32, tenant=running.key.project_id)
     assert receiver.got.empty()
 
 

@@ -245,3 +245,21 @@ async def test_the_server_without_quotas_counts_nothing() -> None:
     UNCOUNTED.doubt("acme", ROOMS)
     assert UNCOUNTED.known() == {}
     assert await UNCOUNTED.use("acme") == {}
+
+
+async def test_what_may_be_more_than_is_counted_is_counted_before_more_is_taken(
+    counts: LocalCounts, store: Store, clock: FakeClock
+) -> None:
+    await counts.take("acme", MESSAGES)
+    store.kept["acme"] = 10
+    counts.doubt("acme", MESSAGES, may_be_more=True)
+    await counts.take("acme", MESSAGES)  # not at every request
+    assert store.counted == 1
+    await clock.advance(2.0)
+    with pytest.raises(QuotaExceededError):
+        await counts.take("acme", MESSAGES)
+    counted = store.counted
+    store.kept["acme"] = 0
+    await clock.advance(2.0)
+    await counts.take("acme", MESSAGES)
+    assert store.counted == counted + 1

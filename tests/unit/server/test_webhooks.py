@@ -50,7 +50,9 @@ async def test_the_answer_is_an_object_or_nothing(sender: WebhookSender, host: A
     assert host.headers["Meshhost-Call"] == "e"
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("soon", None), ("-1", None), (None, None)])
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("3", 3.0), ("soon", None), ("-1", None), (None, None), ("9" * 400, 86_400.0)]
+)
 async def test_a_refusal_carries_status_and_wait(
     sender: WebhookSender, host: Any, header: str | None, seconds: float | None
 ) -> None:
@@ -77,3 +79,20 @@ async def test_a_cookie_that_a_host_sets_is_not_sent_with_the_next_call(host: An
             await sender.send(url, "e", {}, secret=None)
             host.answer = web.Response()
     assert "Cookie" not in host.headers
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".example", "a..example"])
+async def test_a_name_that_none_can_have_is_a_host_that_cannot_be_reached(sender: WebhookSender, name: str) -> None:
+    with pytest.raises(CallRefusedError, match="cannot be reached: its name is none") as caught:
+        await sender.send(f"http://{name}/x", "e", {}, secret=None)
+    assert caught.value.status == 503
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "ssh-rsa AAAA", "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----", "\ud800"]
+)
+async def test_a_secret_that_cannot_sign_refuses_the_call(sender: WebhookSender, host: Any, secret: str) -> None:
+    with pytest.raises(CallRefusedError, match="the secret cannot sign") as caught:
+        await sender.send(host.url, "e", {}, secret=secret)
+    assert caught.value.status == 400
+    assert host.headers is None

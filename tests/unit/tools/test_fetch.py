@@ -10,7 +10,7 @@ from meshhost.tools.fetch import GuardedResolver, check_url, fetch, is_public
 PRIVATE = [
     "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
     "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1",
-    "2002:7f00:1::", "2001:db8::1",
+    "2002:7f00:1::", "2001:db8::1", "::127.0.0.1", "::10.0.0.1",
 ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_an_address_counts_the_same_inside_an_ipv6_one(address):
     "url",
     [
         "file:///etc/passwd", "ftp://example.com/a", "gopher://example.com", "http://", "/a", "data:,x", "http://[x",
-        "http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/", "http://0x7f.0.0.1./",
+        "http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/", "http://0x7f.0.0.1./", "http://xn--a/",
         *(f"http://[{a}]/" if ":" in a else f"http://user@{a}:80/" for a in PRIVATE),
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
+from meshhost.errors import InvalidRequestError, NotFoundError, RequestTimeoutError, RoomError
 from meshhost.identity.grants import ApiScope
 from meshhost.protocol.messages import EmptyResponse, EncodedJson, JsonResponse
 from meshhost.quotas.counts import UNCOUNTED, TenantCounts
@@ -110,7 +110,7 @@ class TablesService(RoomService):
                 is_new = await self._tables.create(
                     request.room.key, body.name, rows=rows, schema=body.columns, mode=body.mode or "create"
                 )
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, RequestTimeoutError):
                 is_new = True  # perhaps
                 self._counts.doubt(tenant, Resource.TABLES)
                 raise
@@ -263,6 +263,8 @@ class TablesService(RoomService):
         since, is_stored = counts.mark(), True
         try:
             yield
+        except RequestTimeoutError:  # it may have been done
+            raise
         except RoomError:
             is_stored = False
             raise
@@ -271,8 +273,9 @@ class TablesService(RoomService):
                 counts.keep(tenant, Resource.STORED_BYTES, size, since=since)
             else:
                 counts.give_back(tenant, Resource.STORED_BYTES, size)
-            # What it takes on the disk is another number, and a rewritten table takes that of both versions.
-            counts.doubt(tenant, Resource.STORED_BYTES)
+            # What it takes on the disk is another number, and a rewritten table takes that of both versions: an expression
+            # that computes a column may make any amount of them.
+            counts.doubt(tenant, Resource.STORED_BYTES, may_be_more=not size)
 
 
 def _may_list(scope: ApiScope, _: Body) -> bool:
