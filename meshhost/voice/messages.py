@@ -93,5 +93,5 @@ def line_in(body: Mapping[str, Any]) -> Line:
             ended=float(body["ended"]),
             is_cut=bool(body.get("is_cut", False)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidRequestError("voice_line", f"not a line of a transcript: {error}") from None
