@@ -43,19 +43,14 @@ class ThreadTranscript:
         return f"<ThreadTranscript {self._path!r} open={self._log is not None}>"
 
     async def open(self) -> None:
-        """Open the document, made if it is not there. Raises TimeoutError, and RoomError, also for what is no thread."""
+        """Open the document, made if it is not there. Raises RoomError, TimeoutError."""
         members = list(self._names.values())
         async with asyncio.timeout(_SECONDS):
             await ensure_thread_schema(self._room)
             with contextlib.suppress(AlreadyExistsError):
                 await self._room.sync.create(path=self._path, json=new_thread(members=members))
-            log = ThreadLog(await self._room.sync.open(path=self._path, create=False))
-            try:
-                log.add_members(members)
-            except InvalidRequestError:  # a document of another kind, which is not kept open for the room's life
-                await self._room.sync.close(path=self._path)
-                raise
-            self._log = log
+            self._log = ThreadLog(await self._room.sync.open(path=self._path, create=False))
+            self._log.add_members(members)
 
     async def add(self, line: Line) -> None:
         """Append a line."""

@@ -5,7 +5,6 @@ Sound is real and paced by the clock here; what must be exact is tested with cou
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from doubles.voice_stages import MS_PER_WORD, LoudActivity, ToneText, ToneVoice, quiet, tone
 
 from meshhost.agents.chat.log import ThreadLog, text_of
-from meshhost.documents.schema import ElementType, MeshSchema
 from meshhost.errors import InvalidRequestError, NotFoundError, RoomError
 from meshhost.room.client import RoomClient
 from meshhost.room.participants import Participant
@@ -186,18 +184,6 @@ async def test_the_transcript_is_a_thread_of_the_room(server: RunningServer) -> 
         first, second = log.messages()
         assert str(first.get_attribute("author_ref")).startswith("meshhost:spoken:")
         assert str(first.get_attribute("created_at")) < str(second.get_attribute("created_at"))
-
-
-async def test_a_document_that_is_no_thread_is_left_alone_and_not_kept_open(server: RunningServer) -> None:
-    bot = make_bot("Good day to you.")
-    async with joined(server, bot, "ann") as [room]:
-        board = MeshSchema(root_tag_name="board", elements=[ElementType(tag_name="board", properties=[])])
-        await room.storage.upload(path=".schemas/board.json", data=json.dumps(board.to_json()).encode())
-        await room.sync.create(path="team.board", json={"board": {}})
-        async with calling(room, transcript_path="team.board") as ear:
-            await ear.say("hello there")
-            await ear.until(lambda ear: len(ear.lines) == 2)
-            assert bot.room.sync.get_open_documents() == {}
 
 
 async def test_a_folder_for_transcripts_gets_one_for_each_call(server: RunningServer) -> None:
