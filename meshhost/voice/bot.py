@@ -51,10 +51,7 @@ MAX_SECONDS = 3600.0
 CONNECT_SECONDS = 30.0
 ENDED_BY_AGENT = "the agent ends the call"
 _TELL_SECONDS = 2.0
-# For a call to end before the next one of the same caller begins: its transcript is saved meanwhile.
-_END_SECONDS = 20.0
-# Of a text in a caller's message.
-_MAX_CHARS = 1_000
+_END_SECONDS = 20.0  # for a call to end, and save its transcript, before the caller's next
 # What models write is made for the eye, unless they are told.
 VOICE_RULE = "You are heard, not read: answer in one to three short, plain sentences, without lists, code or Markdown."
 
@@ -213,14 +210,14 @@ class VoiceBot(SingleRoomAgent):
         async with asyncio.timeout(CONNECT_SECONDS):
             carrier = await self._connector(call.transport).connect(call)
         reason: str | None = None
+        limit = asyncio.timeout(self._max_seconds)
         try:
-            async with asyncio.timeout(self._max_seconds) as limit:
+            async with limit:
                 await self._converse(call, carrier)
         except TimeoutError:
+            reason = "the call has become too long" if limit.expired() else "the agent failed"
             if not limit.expired():
-                reason = "the agent failed"
                 raise
-            reason = "the call has become too long"
         except asyncio.CancelledError:
             reason = ENDED_BY_AGENT
             raise
@@ -316,16 +313,16 @@ class VoiceBot(SingleRoomAgent):
 
     def _parsed(self, message: RoomMessage) -> VoiceCall:
         body = message.message
-        caller_id = _text(body, "participant_id", "the id of a participant") or message.from_participant_id
+        caller_id = messages.text_in(body, "participant_id", "the id of a participant") or message.from_participant_id
         known = self.room.messaging.get_participant(caller_id)
         return VoiceCall(
             id=messages.call_id_of(body) or uuid.uuid4().hex,
             room=self.room,
             # Of a participant that did not enable messaging only the id is known.
             caller=known or RemoteParticipant(id=caller_id),
-            breakout_room=_text(body, "breakout_room", "the name of a breakout room") or "",
-            transcript_path=_text(body, "transcript_path", "the path of a thread", least=1),
-            transport=_text(body, "transport", "the name of a way for sound"),
+            breakout_room=messages.text_in(body, "breakout_room", "the name of a breakout room") or "",
+            transcript_path=messages.text_in(body, "transcript_path", "the path of a thread", least=1),
+            transport=messages.text_in(body, "transport", "the name of a way for sound"),
             options=dict(body),
         )
 
@@ -397,13 +394,6 @@ def _thinker(thinker: Thinker | None, llm_adapter: LLMAdapter[Any] | None) -> Th
     if llm_adapter is None:
         raise InvalidRequestError("thinker", "a VoiceBot needs a thinker, or an llm_adapter for the offline cascade")
     return Cascade(llm_adapter=llm_adapter)
-
-
-def _text(body: Mapping[str, Any], field: str, what: str, *, least: int = 0) -> str | None:
-    value = body.get(field)
-    if value is not None and not (isinstance(value, str) and least <= len(value) <= _MAX_CHARS):
-        raise InvalidRequestError(field, f"expected {what}")
-    return value
 
 
 def _name_of(participant: RemoteParticipant) -> str:

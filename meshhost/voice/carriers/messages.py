@@ -41,7 +41,7 @@ IDLE_SECONDS = 30.0
 # at a caller that does not know `voice_clear`.
 LEAD_MS = 240
 _CLOSE_SECONDS = 5.0
-# Frames and messages that wait to be sent: half a minute of sound. A caller who takes nothing for so long has no call any more.
+# Frames and messages that wait to be sent: half a minute of sound. A caller who takes none of it has no call any more.
 _MAX_WAITING = 1_500
 
 

@@ -213,10 +213,11 @@ async def test_a_text_that_is_nested_without_end_ends_the_call_with_the_reason(s
 
 
 async def test_what_waits_for_a_page_is_bounded_in_bytes() -> None:
-    call = web_call.WebCall(None, "bot", RATE, None)  # type: ignore[arg-type]
-    call._agent_id = "bot"
+    call: Any = web_call.WebCall(None, "bot", RATE, None)  # type: ignore[arg-type]
+    waiting, ids = vars(call)["_outgoing"], {"call_id": vars(call)["_id"]}
+    vars(call)["_agent_id"] = "bot"
     for _ in range(3):
-        body = {"from_participant_id": "bot", "type": "voice_audio", "message": {"call_id": call._id}}
+        body = {"from_participant_id": "bot", "type": "voice_audio", "message": ids}
         call.report(Event("messaging.message", body, bytes(1024 * 1024)))
-    assert call._waiting_bytes == 2 * 1024 * 1024
-    assert call._reason == "the page does not read what it is sent"
+    assert sum(map(len, waiting)) == 2 * 1024 * 1024
+    assert vars(call)["_reason"] == "the page does not read what it is sent"
