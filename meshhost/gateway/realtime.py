@@ -29,6 +29,7 @@ from meshhost.gateway.meter import Meter
 from meshhost.gateway.operations import check_references, read_body
 from meshhost.gateway.provider import Caller, Provider
 from meshhost.gateway.tokens import Tokens, tokens_of
+from meshhost.protocol.json_values import has_few_parts
 
 __all__ = ["CheckCaller", "RealtimeLimits", "RealtimeProvider", "RealtimeSessions"]
 
@@ -41,6 +42,9 @@ CheckCaller = Callable[[web.Request], Awaitable[object]]
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 _HEARTBEAT_SECONDS = 30.0
 _MAX_MODEL = 128
+# What is shorter is read in some milliseconds, whatever it is; longer events are sound or text, which have few parts.
+_QUICK_BYTES = 128 * 1024
+_MOST_PARTS = 50_000
 _COUNTED = ('"response.done"', '"response.created"', "input_audio_transcription", '"session.')
 
 
@@ -179,7 +183,7 @@ class _Session:
         while True:
             message = await self.near.receive()
             if message.type is WSMsgType.TEXT:
-                refusal = _refusal(message.data)
+                refusal = await _refusal(message.data)
                 if refusal is None:
                     await self._send(self.far, message.data, _Ended(1011, "the provider takes no more"))
                 else:
@@ -249,15 +253,22 @@ class _Session:
         self.meter.count(self.caller, self._transcriber, tokens, float(seconds) if is_time else 0.0)
 
 
-def _refusal(text: str) -> str | None:
+async def _refusal(text: str) -> str | None:
     """The `error` event that answers an event which is not passed on; None for one that is."""
     raw = text.encode(errors="surrogatepass")
     try:
+        await _check_parts(raw)
         check_references(read_body(raw), raw)
     except InvalidRequestError as error:
         body = error_body(str(error), type="invalid_request_error")["error"] | {"event_id": None}
         return json.dumps({"type": "error", "event_id": f"event_{uuid.uuid4().hex}", "error": body})
     return None
+
+
+async def _check_parts(raw: bytes) -> None:
+    # Before it is read: an event of a million parts would hold up all other sessions.
+    if len(raw) > _QUICK_BYTES and not await asyncio.to_thread(has_few_parts, raw, most=_MOST_PARTS):
+        raise InvalidRequestError("event", f"expected at most {_MOST_PARTS:,} texts, lists and members")
 
 
 def _within(value: Any, *names: str) -> Any:

@@ -51,7 +51,7 @@ MAX_SECONDS = 3600.0
 CONNECT_SECONDS = 30.0
 ENDED_BY_AGENT = "the agent ends the call"
 _TELL_SECONDS = 2.0
-_MAX_PATH_CHARS = 1_000
+_END_SECONDS = 20.0  # for a call to end, and save its transcript, before the caller's next
 # What models write is made for the eye, unless they are told.
 VOICE_RULE = "You are heard, not read: answer in one to three short, plain sentences, without lists, code or Markdown."
 
@@ -210,11 +210,14 @@ class VoiceBot(SingleRoomAgent):
         async with asyncio.timeout(CONNECT_SECONDS):
             carrier = await self._connector(call.transport).connect(call)
         reason: str | None = None
+        limit = asyncio.timeout(self._max_seconds)
         try:
-            async with asyncio.timeout(self._max_seconds):
+            async with limit:
                 await self._converse(call, carrier)
         except TimeoutError:
-            reason = "the call has become too long"
+            reason = "the call has become too long" if limit.expired() else "the agent failed"
+            if not limit.expired():
+                raise
         except asyncio.CancelledError:
             reason = ENDED_BY_AGENT
             raise
@@ -290,47 +293,56 @@ class VoiceBot(SingleRoomAgent):
             return
         try:
             call = self._parsed(message)
-            self._admit(call)
+            self._admit(call, message.from_participant_id)
         except RoomError as error:
             logger.warning("a voice call was refused", extra={"agent": self.name, "reason": str(error)})
             self._tasks.spawn(self._refuse(message, str(error)), name="refusal")
             return
-        running = _Running(call, time.monotonic())
-        running.task = self._tasks.spawn(
-            self._hold(running, self._calls.get(call.caller.id)), name=f"voice call {call.id}"
-        )
+        running = _Running(call, time.monotonic(), self._ending(call.caller.id))
+        running.task = self._tasks.spawn(self._hold(running), name=f"voice call {call.id}")
         self._calls[call.caller.id] = running
+
+    def _ending(self, caller_id: str) -> asyncio.Task[None] | None:
+        """End the participant's call. Returns the task that a next one has to wait for."""
+        former = self._calls.get(caller_id)
+        if former is None or former.task is None:
+            return None
+        former.task.cancel()
+        # One that still waits ends at once; what it waited for is what a next one waits for.
+        return former.task if former.waits_for is None else former.waits_for
 
     def _parsed(self, message: RoomMessage) -> VoiceCall:
         body = message.message
-        caller_id = body.get("participant_id") or message.from_participant_id
-        path = body.get("transcript_path")
-        if path is not None and not (isinstance(path, str) and 0 < len(path) <= _MAX_PATH_CHARS):
-            raise InvalidRequestError("transcript_path", "expected the path of a thread")
-        known = self.room.messaging.get_participant(str(caller_id))
+        caller_id = messages.text_in(body, "participant_id", "the id of a participant") or message.from_participant_id
+        known = self.room.messaging.get_participant(caller_id)
         return VoiceCall(
             id=messages.call_id_of(body) or uuid.uuid4().hex,
             room=self.room,
             # Of a participant that did not enable messaging only the id is known.
-            caller=known or RemoteParticipant(id=str(caller_id)),
-            breakout_room=str(body.get("breakout_room") or ""),
-            transcript_path=path,
-            transport=None if body.get("transport") is None else str(body["transport"]),
+            caller=known or RemoteParticipant(id=caller_id),
+            breakout_room=messages.text_in(body, "breakout_room", "the name of a breakout room") or "",
+            transcript_path=messages.text_in(body, "transcript_path", "the path of a thread", least=1),
+            transport=messages.text_in(body, "transport", "the name of a way for sound"),
             options=dict(body),
         )
 
-    def _admit(self, call: VoiceCall) -> None:
+    def _admit(self, call: VoiceCall, sender_id: str) -> None:
         if self._is_draining:
             raise RoomError(f"agent {self.name!r} is leaving the room: call again")
         if call.caller.id not in self._calls and len(self._calls) >= self._max_calls:
             raise RoomError(f"agent {self.name!r} holds {len(self._calls)} voice calls, and takes no more now")
+        if call.caller.id in self._calls and sender_id != call.caller.id:
+            # A call of a participant ends the one before: only the participant itself may do that.
+            raise InvalidRequestError(
+                "participant_id", "this participant is in a call, which another one cannot replace"
+            )
         self._connector(call.transport)
 
-    async def _hold(self, running: "_Running", former: "_Running | None") -> None:
+    async def _hold(self, running: "_Running") -> None:
         call = running.call
-        if former is not None and former.task is not None:
-            former.task.cancel()
-            await asyncio.wait({former.task})
+        if running.waits_for is not None:
+            await asyncio.wait({running.waits_for}, timeout=_END_SECONDS)
+            running.waits_for = None
         _current.set(call)
         fields = {"agent": self.name, "voice_call": call.id}
         logger.info("a voice call has begun", extra=fields)
@@ -353,9 +365,10 @@ class VoiceBot(SingleRoomAgent):
 
     async def _refuse(self, message: RoomMessage, reason: str) -> None:
         body = {"call_id": messages.call_id_of(message.message), "reason": reason}
-        with contextlib.suppress(RoomError):
+        with contextlib.suppress(RoomError, TimeoutError):
             to = RemoteParticipant(id=message.from_participant_id)
-            await self.room.messaging.send_message(to=to, type=messages.END, message=body)
+            async with asyncio.timeout(_TELL_SECONDS):
+                await self.room.messaging.send_message(to=to, type=messages.END, message=body)
 
     async def _tell_end(self, call: VoiceCall, reason: str) -> None:
         """Tell a caller whose call did not come about. One whose carrier was closed is told twice, which does no harm."""
@@ -371,6 +384,7 @@ class _Running:
 
     call: VoiceCall
     began: float
+    waits_for: asyncio.Task[None] | None = None  # the call before it, while that ends
     task: asyncio.Task[None] | None = None
 
 

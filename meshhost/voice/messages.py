@@ -39,15 +39,25 @@ __all__ = [
     "call_id_of",
     "line_in",
     "line_message",
+    "text_in",
 ]
 
 MAX_ID_CHARS = 100
+_MAX_CHARS = 1_000
 
 
 def call_id_of(body: Mapping[str, Any]) -> str | None:
     """Return the `call_id` of a message, or None when it has none."""
     value = body.get("call_id")
     return value if isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS else None
+
+
+def text_in(body: Mapping[str, Any], field: str, what: str, *, least: int = 0) -> str | None:
+    """Return the text of a field, None without one. Raises InvalidRequestError that says what was expected."""
+    value = body.get(field)
+    if value is not None and not (isinstance(value, str) and least <= len(value) <= _MAX_CHARS):
+        raise InvalidRequestError(field, f"expected {what}")
+    return value
 
 
 def audio_in(message: RoomMessage, rate: int) -> Sound:
@@ -93,5 +103,5 @@ def line_in(body: Mapping[str, Any]) -> Line:
             ended=float(body["ended"]),
             is_cut=bool(body.get("is_cut", False)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidRequestError("voice_line", f"not a line of a transcript: {error}") from None

@@ -234,3 +234,18 @@ async def test_after_the_end_nothing_fails_or_waits(far: Far) -> None:
         await far.carrier.played()
         await far.carrier.show(VoiceState.SPEAKING)
         await far.carrier.caption(Line(Speaker.AGENT, "too late", 1.0, 2.0))
+
+
+async def test_a_caller_by_messages_who_takes_nothing_has_no_call_any_more() -> None:
+    far = MessageFar()
+    await far.carrier.open()
+
+    async def never(**_: Any) -> None:
+        await asyncio.Event().wait()
+
+    far.room.send_message = never  # type: ignore[method-assign]
+    for _ in range(2_000):
+        await far.carrier.show(VoiceState.THINKING)
+    async with asyncio.timeout(5):
+        assert await taken(far) == []
+        await far.carrier.close()

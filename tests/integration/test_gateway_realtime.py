@@ -314,3 +314,9 @@ async def test_a_server_that_stops_says_so(upstream: ScriptedRealtime, dial: Dia
         message = await socket.receive()
     assert (message.type, message.data) == (WSMsgType.CLOSE, 1001)
     await socket.close()
+
+
+async def test_an_event_of_very_many_parts_is_not_read(gateway: Gateway, dial: Dial) -> None:
+    async with dial(gateway.url()) as socket:
+        await socket.send_str('{"type": "session.update", "session": [' + "[]," * 200_000 + "[]]}")
+        assert "expected at most 50,000 texts" in (await until(socket, "error"))["error"]["message"]

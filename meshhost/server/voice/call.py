@@ -39,8 +39,11 @@ _LOST_LOOK_SECONDS = 1.0
 _AHEAD_SECONDS = 2.0
 # What may wait for the page: ten seconds of sound, or many small messages.
 _MAX_WAITING = 500
+_MAX_WAITING_BYTES = 2 * 1024 * 1024
 _WRITE_SECONDS = 20.0
 _QUOTA_PAUSE = 0.2
+# After a text that is not understood: a page has no reason to send many.
+_TEXT_PAUSE = 0.05
 _MESSAGE = "messaging.message"
 
 
@@ -54,7 +57,8 @@ class WebCall:
         self._transcript_path = transcript_path
         self._id = uuid.uuid4().hex
         self._agent_id: str | None = None
-        self._outgoing: deque[bytes | dict[str, Any]] = deque()
+        self._outgoing: deque[bytes | str] = deque()
+        self._waiting_bytes = 0
         self._changed = asyncio.Event()
         self._over = LightEvent()
         self._reason: str | None = None
@@ -80,7 +84,11 @@ class WebCall:
                 self._is_agent_over = True
                 self._end(str(body.get("reason") or "the agent has ended the call"))
             else:
-                self._put({"type": kind.removeprefix(PREFIX), **{k: v for k, v in body.items() if k != "call_id"}})
+                told = {"type": kind.removeprefix(PREFIX), **{k: v for k, v in body.items() if k != "call_id"}}
+                try:
+                    self._put(json.dumps(told))
+                except RecursionError:  # it is nested as deeply as could just be read
+                    self._end("the agent sent what cannot be passed on")
 
     async def run(self, visitor: Visitor) -> None:
         """Hold the call. Raises MeshhostError when it cannot begin or may not go on."""
@@ -134,6 +142,8 @@ class WebCall:
                 await self._take(visitor, message.data)
             elif message.type is not WSMsgType.TEXT or _is_end(message.data):
                 return
+            else:
+                await until(self._over, asyncio.sleep(_TEXT_PAUSE))
 
     async def _take(self, visitor: Visitor, pcm: bytes) -> None:
         seconds = len(pcm) / 2 / self._rate
@@ -157,11 +167,12 @@ class WebCall:
         request = {"to_participant_id": self._agent_id, "type": type, "message": message}
         await visitor.ask("messaging.send", request, payload)
 
-    def _put(self, item: bytes | dict[str, Any]) -> None:
-        if len(self._outgoing) >= _MAX_WAITING:
+    def _put(self, item: bytes | str) -> None:
+        if len(self._outgoing) >= _MAX_WAITING or self._waiting_bytes + len(item) > _MAX_WAITING_BYTES:
             self._end("the page does not read what it is sent")
             return
         self._outgoing.append(item)
+        self._waiting_bytes += len(item)
         self._changed.set()
 
     def _end(self, reason: str) -> None:
@@ -185,17 +196,18 @@ class WebCall:
     async def _write_waiting(self) -> None:
         while self._outgoing:
             item = self._outgoing.popleft()
+            self._waiting_bytes -= len(item)
             async with asyncio.timeout(_WRITE_SECONDS):
                 if isinstance(item, bytes):
                     await self._socket.send_bytes(item)
                 else:
-                    await self._socket.send_str(json.dumps(item))
+                    await self._socket.send_str(item)
 
 
 def _is_end(text: str) -> bool:
     """Whether a message of the page says that it hangs up. Others are left for later versions."""
     try:
         message = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidRequestError("message", "expected JSON") from None
     return isinstance(message, dict) and message.get("type") == "end"

@@ -21,6 +21,7 @@ from meshhost.server.core.visitor import visiting
 from meshhost.server.http.access import Access
 from meshhost.server.http.errors import stopping_response
 from meshhost.server.voice.call import WebCall
+from meshhost.stores.files import clean_path
 
 __all__ = ["VoiceRoutes"]
 
@@ -52,7 +53,7 @@ class VoiceRoutes:
             return stopping_response()
         key, token = self._access.participant(request, request.match_info["room"])
         participant = _participant(token)
-        rate, path = _rate_in(request), _path_in(request)
+        rate, path = _rate_in(request), _path_in(request, participant)
         socket = web.WebSocketResponse(max_msg_size=_MAX_MESSAGE_BYTES, heartbeat=_HEARTBEAT_SECONDS, compress=False)
         if not socket.can_prepare(request):
             await socket.prepare(request)  # raises, so that a plain GET opens no room
@@ -84,15 +85,23 @@ def _participant(token: ParticipantToken) -> Participant:
 
 def _rate_in(request: web.Request) -> int:
     text = request.query.get("rate", str(_DEFAULT_RATE))
-    if not (text.isascii() and text.isdigit() and MIN_RATE <= int(text) <= MAX_RATE and int(text) % RATE_STEP == 0):
+    # Looked at for its length first: Python refuses to read a number of thousands of digits.
+    is_number = len(text) <= 6 and text.isascii() and text.isdigit()
+    if not (is_number and MIN_RATE <= int(text) <= MAX_RATE and int(text) % RATE_STEP == 0):
         raise InvalidRequestError(
             "rate", f"expected a multiple of {RATE_STEP} from {MIN_RATE} to {MAX_RATE}, got {text[:20]!r}"
         )
     return int(text)
 
 
-def _path_in(request: web.Request) -> str | None:
+def _path_in(request: web.Request, participant: Participant) -> str | None:
+    """Where the transcript goes. The agent writes it, with its own rights, so the page's are checked here."""
     path = request.query.get("transcript_path")
-    if path is not None and not 0 < len(path) <= _MAX_PATH_CHARS:
+    if path is None:
+        return None
+    if not 0 < len(path) <= _MAX_PATH_CHARS:
         raise InvalidRequestError("transcript_path", "expected the path of a thread")
+    sync = participant.scope.sync
+    if sync is None or not sync.can_write(clean_path(path)):
+        raise AccessDeniedError("call", f"transcript_path {path!r} (the token does not grant sync to write it)")
     return path

@@ -41,6 +41,8 @@ IDLE_SECONDS = 30.0
 # at a caller that does not know `voice_clear`.
 LEAD_MS = 240
 _CLOSE_SECONDS = 5.0
+# Frames and messages that wait to be sent: half a minute of sound. A caller who takes none of it has no call any more.
+_MAX_WAITING = 1_500
 
 
 class MessageConnector:
@@ -122,9 +124,8 @@ class MessageCarrier:
         """Send a frame, not far ahead of the caller's ear."""
         if self._ended.is_set():
             return
-        self._outgoing.append(frame)
+        self._put(frame)
         self._playhead.sent(frame)
-        self._changed.set()
         if (seconds := self._playhead.seconds_to_wait) > 0:
             await until(self._cleared, self._clock.sleep(seconds))
 
@@ -172,8 +173,16 @@ class MessageCarrier:
 
     def _control(self, type: str, body: dict[str, Any]) -> None:
         if not self._ended.is_set():
-            self._outgoing.append((type, body))
-            self._changed.set()
+            self._put((type, body))
+
+    def _put(self, item: Sound | tuple[str, dict[str, Any]]) -> None:
+        if len(self._outgoing) >= _MAX_WAITING:
+            logger.warning("a caller takes nothing of its voice call", extra={"voice_call": self._call_id})
+            self._outgoing.clear()
+            self._end()
+            return
+        self._outgoing.append(item)
+        self._changed.set()
 
     async def _send_all(self) -> None:
         while not self._ended.is_set():

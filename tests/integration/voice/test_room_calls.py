@@ -297,6 +297,56 @@ async def test_nobody_else_can_speak_in_a_call_or_end_it(server: RunningServer) 
         assert ear.lines[0][1] == "hello there"
 
 
+async def test_nobody_else_can_replace_a_call(server: RunningServer) -> None:
+    async with joined(server, make_bot("Good day."), "ann", "eve") as [ann, eve], calling(ann) as ear:
+        refused: asyncio.Queue[Any] = asyncio.Queue()
+
+        def take(message: Any) -> None:
+            refused.put_nowait(message)
+
+        eve.messaging.on("message", take)
+        body = {"call_id": "x", "participant_id": ann.local_participant.id, "rate": RATE}
+        await eve.messaging.send_message(to=agent_in(eve), type="voice_call", message=body)
+        async with asyncio.timeout(5):
+            assert "another one cannot replace" in (await refused.get()).message["reason"]
+        await ear.say("hello there")
+        await ear.until(lambda ear: len(ear.lines) == 2)
+
+
+async def test_of_calls_that_replace_each_other_quickly_one_is_held_at_a_time(server: RunningServer) -> None:
+    held, most, may_end = 0, 0, asyncio.Event()
+
+    class Slow(VoiceBot):
+        async def run_voice_agent(self, *, participant: Any, breakout_room: str) -> None:
+            nonlocal held, most
+            held += 1
+            most = max(most, held)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await may_end.wait()
+                held -= 1
+
+    bot = make_bot(cls=Slow)
+    calls = vars(bot)["_calls"]
+    async with joined(server, bot) as [room]:
+        me = room.local_participant.id
+        for number in range(5):
+            body = {"call_id": f"call-{number}", "rate": RATE}
+            await room.messaging.send_message(to=agent_in(room), type="voice_call", message=body)
+            await until_so(lambda: me in calls and calls[me].call.id == body["call_id"] and held == 1)  # noqa: B023
+        assert calls[me].waits_for is not None
+        may_end.set()
+        await until_so(lambda: calls[me].waits_for is None and held == 1)
+        assert most == 1
+
+
+async def until_so(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
+
+
 async def test_sound_may_come_as_base64_and_twice(server: RunningServer) -> None:
     async with joined(server, make_bot("Good day.")) as [room], calling(room) as ear:
         speech = tone(0.05, 300, RATE).pcm + quiet(200, RATE).pcm
@@ -315,6 +365,9 @@ async def test_sound_may_come_as_base64_and_twice(server: RunningServer) -> None
         ({"rate": 4000}, "rate: expected a multiple of 50 from 8000 to 48000, got 4000"),
         ({"transport": "pigeon"}, "has no transport 'pigeon', only 'messages'"),
         ({"transcript_path": ""}, "transcript_path: expected the path of a thread"),
+        ({"participant_id": ["ann"]}, "participant_id: expected the id of a participant"),
+        ({"breakout_room": [[]]}, "breakout_room: expected the name of a breakout room"),
+        ({"transport": "x" * 2_000}, "transport: expected the name of a way for sound"),
         ({"participant_id": "somebody"}, "participant_id: a call by messages is with its sender"),
     ],
 )
@@ -330,7 +383,7 @@ async def test_a_call_that_cannot_be_is_refused_with_the_reason(
         room.messaging.on("message", take)
         body = {"call_id": "x", "rate": RATE} | fields
         await room.messaging.send_message(to=agent_in(room), type="voice_call", message=body)
-        if "participant_id" in fields:
+        if fields.get("participant_id") == "somebody":
             return  # refused to nobody: the one who is named is not here
         async with asyncio.timeout(5):
             message = await ended.get()

@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from doubles.voice_stages import MS_PER_WORD, LoudActivity, ToneText, ToneVoice, quiet
 
-from meshhost.identity.grants import ApiScope, MessagingGrant
+from meshhost.identity.grants import ApiScope, MessagingGrant, SyncGrant, SyncPathGrant
+from meshhost.server.core.peer import Event
 from meshhost.server.voice import call as web_call
 from meshhost.testing.scripted_llm import ScriptedLLM, wait_until
 from meshhost.testing.server import RunningServer, running_server
@@ -170,6 +171,8 @@ async def test_when_the_server_stops_the_page_is_told(tmp_path: Path) -> None:
     ("query", "status", "reason"),
     [
         ({"rate": "11111"}, 400, "rate: expected a multiple of 50"),
+        ({"rate": "1" * 5_000}, 400, "rate: expected a multiple of 50"),
+        ({"transcript_path": "../one.thread"}, 400, "path"),
         ({"rate": "many"}, 400, "rate: expected a multiple of 50"),
         ({"transcript_path": ""}, 400, "transcript_path: expected the path of a thread"),
         ({"token": "no-token"}, 401, "token"),
@@ -190,3 +193,31 @@ async def test_a_token_must_grant_messages(server: RunningServer) -> None:
         async with aiohttp.ClientSession() as session, session.get(address(server, **query)) as answer:
             assert answer.status == 403
             assert "messaging.send and messaging.list" in (await answer.json())["error"]
+
+
+async def test_a_token_must_grant_the_thread_that_the_agent_is_to_write(server: RunningServer) -> None:
+    readable = SyncGrant(paths=[SyncPathGrant(path="talks/one.thread", read_only=True)])
+    for sync in (None, readable):
+        scope = ApiScope(messaging=MessagingGrant(), sync=sync)
+        query = {"token": server.token("room", scope=scope), "transcript_path": "talks/one.thread"}
+        async with aiohttp.ClientSession() as session, session.get(address(server, **query)) as answer:
+            assert answer.status == 403
+            assert "talks/one.thread" in (await answer.json())["error"]
+
+
+async def test_a_text_that_is_nested_without_end_ends_the_call_with_the_reason(server: RunningServer) -> None:
+    async with at_work(server, make_bot()), page(server) as ann:
+        await ann.until("answer")
+        await ann.socket.send_str("[" * 50_000)
+        assert "message: expected JSON" in (await ann.until("end"))["reason"]
+
+
+async def test_what_waits_for_a_page_is_bounded_in_bytes() -> None:
+    call: Any = web_call.WebCall(None, "bot", RATE, None)  # type: ignore[arg-type]
+    waiting, ids = vars(call)["_outgoing"], {"call_id": vars(call)["_id"]}
+    vars(call)["_agent_id"] = "bot"
+    for _ in range(3):
+        body = {"from_participant_id": "bot", "type": "voice_audio", "message": ids}
+        call.report(Event("messaging.message", body, bytes(1024 * 1024)))
+    assert sum(map(len, waiting)) == 2 * 1024 * 1024
+    assert vars(call)["_reason"] == "the page does not read what it is sent"

@@ -276,6 +276,8 @@ def test_a_line_comes_through_messages_as_it_was() -> None:
     assert messages.line_in(messages.line_message(line)) == line
     with pytest.raises(InvalidRequestError, match="voice_line: not a line of a transcript"):
         messages.line_in({"speaker": "nobody"})
+    with pytest.raises(InvalidRequestError, match="voice_line: not a line of a transcript"):
+        messages.line_in({"speaker": "agent", "text": "", "began": 10**400, "ended": 1})
 
 
 @pytest.mark.parametrize(
