@@ -169,9 +169,16 @@ async def test_a_chunk_that_is_no_content_ends_its_stream(client: NewerClient, t
     assert await failed(client, "c") == (1002, "chunk: expected a content")
 
 
-async def test_what_the_server_does_not_offer_is_named(client: NewerClient) -> None:
-    refused = await client.answer_of("livekit", "connect", {"breakout_room": None})
-    assert refused.header["text"] == "type: this room server does not offer 'livekit.connect'"
+@pytest.mark.parametrize(
+    ("toolkit", "tool", "text"),
+    [
+        ("livekit", "leave", "toolkit 'livekit' of this room server has no tool 'leave'"),
+        ("sqlite", "query", "this room server has no toolkit 'sqlite'"),
+    ],
+)
+async def test_what_the_server_does_not_offer_is_named(client: NewerClient, toolkit: str, tool: str, text: str) -> None:
+    refused = await client.answer_of(toolkit, tool, {})
+    assert refused.header["text"] == text
 
 
 async def test_a_chunk_that_is_none_is_answered(client: NewerClient) -> None:

@@ -515,7 +515,7 @@ def test_the_url_is_one_that_can_be_dialled(host: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "what"),
     [
-        ("GET", "{P}/services", "GET services"),
+        ("GET", "{P}/routes", "GET routes"),
         ("POST", "{P}/secrets/x/y", "POST secrets"),
         ("PATCH", "{P}/rooms/some-id", "PATCH rooms"),
         ("GET", "{P}/what%20%C3%A9ver", "GET this"),

@@ -287,15 +287,14 @@ async def test_a_room_stays_awake_until_a_host_can_be_reached(
 
 
 async def test_a_retry_that_comes_due_wakes_its_room(serve: Any, hosting: Hosting, port: int, until: Until) -> None:
-    services: list[ConfiguredService] = []
-    async with hosting() as host, serve(port=port, services=services, linger_seconds=0.05) as server:
+    async with hosting() as host, serve(port=port, linger_seconds=0.05) as server:
         async with server.client() as user:
             await user.queues.send(name="jobs", message="later")
             leased = await user.queues.lease(name="jobs")
             assert leased is not None
             await leased.nack(delay=1.0)
         await until(lambda: not server.server.rooms)
-        services.append(service(host))
+        server.server.replace_services([service(host)])
         assert await taken() == "later"
 
 
