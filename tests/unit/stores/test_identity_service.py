@@ -257,6 +257,10 @@ async def test_rooms_are_their_projects_own(service: IdentityService) -> None:
     assert await service.find_room("p", "x") is None
     with pytest.raises(NotFoundError):
         await service.delete_room("p", other.id)
+    with pytest.raises(NotFoundError):
+        await service.change_room("p", other.id, metadata='{"new": 1}')
+    room = await service.change_room("p", room.id, metadata='{"new": 2}')
+    assert (room.name, room.metadata) == ("r", '{"new": 2}')
     assert await service.delete_room("p", room.id) == room
     assert await service.rooms("p", limit=10, offset=0) == []
     assert await service.rooms("q", limit=10, offset=0) == [other]
