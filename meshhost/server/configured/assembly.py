@@ -1,4 +1,7 @@
-"""Makes the parts of what tenants configure, and starts and stops them together. Used by `meshhost.server.assembly`."""
+"""Makes the parts of what tenants configure, and starts and stops them together.
+
+`meshhost.server.assembly` uses it for services, secrets and webhooks that tenants store while the server runs.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -37,14 +37,15 @@ async def test_a_write_counts_until_it_is_known_that_it_was_not_done(
 ) -> None:
     room = SimpleNamespace(key=RoomKey(ACME, "lobby"))
     async with LocalCounts(lambda _: ServerQuota()) as counts:
-        service = TablesService(Tables(error), counts=counts)  # type: ignore[arg-type]
+        operations: Any = TablesService(Tables(error), counts=counts).operations()  # type: ignore[arg-type]
         body = Create.model_validate({"name": "t", "data": []})
         request: Any = SimpleNamespace(
             room=room, participant=SimpleNamespace(slots={}), message=SimpleNamespace(payload=None)
         )
+        rows = RowsBody.model_validate({"table": "t", "records": [{"x": "y" * 2_000}]})
         for call in (
-            service._create(request, body),
-            service._insert(request, RowsBody.model_validate({"table": "t", "records": [{"x": "y" * 2_000}]})),
+            operations["database.create_table"].run(request, body),
+            operations["database.insert"].run(request, rows),
         ):
             with pytest.raises(type(error)):
                 await call
