@@ -118,7 +118,9 @@ class RestRoutes:
         if found is None:
             raise NotFoundError("no such room")
         if text_of(body, "name", found.name) != found.name:
-            raise InvalidRequestError("name", f"expected {found.name!r}: a room keeps its name")
+            error = InvalidRequestError("name", f"expected {found.name!r}: a room keeps its name")
+            # MeshAgent's client shows the reason phrase and drops the body.
+            return web.json_response({"error": str(error)}, status=400, reason="a room keeps its name")
         return web.json_response(_room(await self._identity.change_room(project, room_id, metadata=metadata)))
 
     async def _status(self, request: web.Request) -> web.Response:
