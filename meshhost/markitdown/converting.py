@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from meshhost.child_process.ending import kill
 from meshhost.errors import LimitExceededError, RequestTimeoutError, ToolError
 from meshhost.markitdown.converter import MISSING, UNREADABLE
 
@@ -104,10 +105,8 @@ async def _converted(data: bytes, extension: str, *, cpu_seconds: int, memory_by
         markdown, why = await _exchange(process, data)
         code = await process.wait()
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        kill(process, group=True)  # a parser may have started programs
+        await process.wait()
     if code == 0:
         return markdown.decode(errors="replace")
     if code == MISSING:
@@ -128,8 +127,7 @@ async def _exchange(process: Process, data: bytes) -> tuple[bytes, str]:
         while chunk := await process.stdout.read(65536):
             markdown += chunk
             if len(markdown) > MAX_MARKDOWN_BYTES:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                kill(process, group=True)
                 break
     if len(markdown) > MAX_MARKDOWN_BYTES:
         raise LimitExceededError(f"the document has more than {MAX_MARKDOWN_BYTES} bytes of text")

@@ -10,6 +10,7 @@ from typing import Any
 
 from meshhost.agents.context import AgentCallContext
 from meshhost.agents.planning import DynamicPlanningResponder, PlanningResponder
+from meshhost.agents.task_runner import TaskRunner
 from meshhost.agents.writer import SingleShotWriter
 from meshhost.markitdown.tools import MarkItDownToolkit
 from meshhost.openai.tools.responses_adapter import OpenAIResponsesAdapter
@@ -55,7 +56,22 @@ class _Idle:
             await asyncio.sleep(self.idle_seconds - idle)
 
 
-class _Planner(PlanningResponder):
+class _Resting(TaskRunner):
+    """A task runner that ends when nothing was asked of it for a while."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._rest = _Idle()
+
+    async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
+        with self._rest.busy():
+            return await super().ask(context=context, arguments=arguments)
+
+    async def wait_ended(self) -> None:
+        await self._rest.wait()
+
+
+class _Planner(_Resting, PlanningResponder):
     def __init__(self, call: CallContext) -> None:
         super().__init__(
             name=call.identity,
@@ -69,17 +85,9 @@ class _Planner(PlanningResponder):
                 "properties": {"result": {"type": "string"}},
             },
         )
-        self._rest = _Idle()
-
-    async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        with self._rest.busy():
-            return await super().ask(context=context, arguments=arguments)
-
-    async def wait_ended(self) -> None:
-        await self._rest.wait()
 
 
-class _SchemaPlanner(DynamicPlanningResponder):
+class _SchemaPlanner(_Resting, DynamicPlanningResponder):
     def __init__(self, call: CallContext) -> None:
         super().__init__(
             name=call.identity,
@@ -87,17 +95,9 @@ class _SchemaPlanner(DynamicPlanningResponder):
             description="does a task with the tools that it is given, and answers in the form of a JSON schema",
             llm_adapter=OpenAIResponsesAdapter(),
         )
-        self._rest = _Idle()
-
-    async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        with self._rest.busy():
-            return await super().ask(context=context, arguments=arguments)
-
-    async def wait_ended(self) -> None:
-        await self._rest.wait()
 
 
-class _DocumentWriter(SingleShotWriter):
+class _DocumentWriter(_Resting, SingleShotWriter):
     def __init__(self, call: CallContext) -> None:
         super().__init__(
             name=call.identity,
@@ -107,14 +107,6 @@ class _DocumentWriter(SingleShotWriter):
             rules=_WRITER_RULES,
             supports_tools=True,
         )
-        self._rest = _Idle()
-
-    async def ask(self, *, context: AgentCallContext, arguments: Any) -> Any:
-        with self._rest.busy():
-            return await super().ask(context=context, arguments=arguments)
-
-    async def wait_ended(self) -> None:
-        await self._rest.wait()
 
 
 class _IdleToolkit(RemoteToolkit):

@@ -6,7 +6,6 @@ request that came first; the others wait for it. The process gets its secret ove
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from meshhost.backoff import Backoff
+from meshhost.child_process.ending import end
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import ToolError
 from meshhost.server.config import CalledAt
@@ -126,19 +126,8 @@ class BuiltInHost:
 
     async def _end(self) -> None:
         process, self._process, self._at = self._process, None, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_SECONDS):
-                    await process.wait()
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        if process is not None:
+            await end(process, seconds=STOP_SECONDS)
 
 
 async def _exchange(process: Process, options: dict[str, object]) -> int:

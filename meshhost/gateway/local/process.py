@@ -19,6 +19,7 @@ from pathlib import Path
 
 from yarl import URL
 
+from meshhost.child_process.ending import end
 from meshhost.clock import Clock, SystemClock
 from meshhost.errors import LLMError
 
@@ -115,19 +116,8 @@ class LlamaProcess:
 
     async def _end(self) -> None:
         process, self._process, self._address = self._process, None, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._stop_timeout):
-                    await process.wait()
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        if process is not None:
+            await end(process, seconds=self._stop_timeout)
 
     async def _wait_for_death(self, seconds: float) -> None:
         if self._process is not None:

@@ -180,3 +180,24 @@ def pictures(tmp_path: Path) -> Path:
     made = tmp_path / "pictures"
     made.mkdir()
     return made
+
+
+@pytest.fixture
+def in_every_light(serious_issues: Any) -> Any:
+    """`await in_every_light(page)`: what is wrong with the page in both themes and widths."""
+
+    async def look(page: Page) -> list[str]:
+        wrong: list[str] = []
+        for width in (1280, 390):
+            await page.set_viewport_size({"width": width, "height": 800})
+            for theme in ("light", "dark"):
+                await page.emulate_media(color_scheme=theme)
+                wrong += await serious_issues(page)
+            if await page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                wrong.append(f"wider than {width}")
+        await page.set_viewport_size({"width": 1280, "height": 800})
+        if await page.locator("img[src=x]").count():
+            wrong.append("a text became an element")
+        return wrong
+
+    return look

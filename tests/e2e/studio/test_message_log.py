@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from meshhost.agents.worker import Worker
 from meshhost.testing.scripted_llm import ScriptedLLM
@@ -54,24 +54,8 @@ async def at_work(server: RunningServer) -> AsyncIterator[tuple[Slow, Any]]:
             await worker.stop()
 
 
-async def in_every_light(page: Page, serious_issues: Any) -> list[str]:
-    """What is wrong with the page in both themes and widths."""
-    wrong: list[str] = []
-    for width in (1280, 390):
-        await page.set_viewport_size({"width": width, "height": 800})
-        for theme in ("light", "dark"):
-            await page.emulate_media(color_scheme=theme)
-            wrong += await serious_issues(page)
-        if await page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-            wrong.append(f"wider than {width}")
-    await page.set_viewport_size({"width": 1280, "height": 800})
-    if await page.locator("img[src=x]").count():
-        wrong.append("a text became an element")
-    return wrong
-
-
 async def test_what_a_worker_logs_is_read_beside_its_message_as_it_comes(
-    server: RunningServer, studio: Any, serious_issues: Any
+    server: RunningServer, studio: Any, in_every_light: Any
 ) -> None:
     page = await studio.open(server.server.studio_link(server.key))
     await expect(page.get_by_role("heading", level=1)).to_be_visible()
@@ -94,7 +78,7 @@ async def test_what_a_worker_logs_is_read_beside_its_message_as_it_comes(
         await expect(lines.nth(1)).to_contain_text(SCRIPT)
         await expect(lines.nth(2)).to_contain_text("processing failed")
         await expect(lines.nth(2)).to_contain_text("out of ink")
-        assert await in_every_light(page, serious_issues) == []
+        assert await in_every_light(page) == []
         await card.get_by_role("link", name="Log of").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Log of den")
         await expect(page.get_by_role("log").get_by_text("asks for quick")).to_be_visible()
@@ -117,7 +101,7 @@ async def test_a_message_that_is_done_says_that_its_contents_are_gone(server: Ru
 
 
 async def test_where_there_are_no_lines_the_card_says_why(
-    server: RunningServer, studio: Any, serious_issues: Any
+    server: RunningServer, studio: Any, in_every_light: Any
 ) -> None:
     async with server.client("den") as user:
         sent = await user.queues.send(name="jobs", message=1)
@@ -130,5 +114,5 @@ async def test_where_there_are_no_lines_the_card_says_why(
         await expect(card.get_by_role("heading", name="Nothing logged yet")).to_be_visible()
         await leased.ack()
         await expect(card.get_by_role("heading", name="No lines are kept of it")).to_be_visible()
-        assert await in_every_light(page, serious_issues) == []
+        assert await in_every_light(page) == []
     await studio.close()

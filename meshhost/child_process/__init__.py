@@ -1,0 +1,1 @@
+"""Child processes that were started with asyncio: how they end (`ending.py`). A leaf."""
