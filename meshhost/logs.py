@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +32,9 @@ __all__ = [
     "configure_logs",
     "current_log_context",
     "describe_error",
+    "enter_log_context",
     "is_configured",
+    "leave_log_context",
     "line_of",
     "log_context",
     "log_context_of",
@@ -52,12 +54,22 @@ def log_context(**fields: object) -> Iterator[None]:
 @contextmanager
 def log_context_of(fields: Mapping[str, object]) -> Iterator[None]:
     """`log_context` with a mapping. It is read for each record, so it must not change inside the block."""
-    outer = _fields.get()
-    token = _fields.set(MappingProxyType({**outer, **fields}) if outer else fields)
+    token = enter_log_context(fields)
     try:
         yield
     finally:
-        _fields.reset(token)
+        leave_log_context(token)
+
+
+def enter_log_context(fields: Mapping[str, object]) -> Token[Mapping[str, object]]:
+    """`log_context_of` without a block, for what is entered for every message; end it with `leave_log_context`."""
+    outer = _fields.get()
+    return _fields.set(MappingProxyType({**outer, **fields}) if outer else fields)
+
+
+def leave_log_context(token: Token[Mapping[str, object]]) -> None:
+    """End what `enter_log_context` began, in the same context."""
+    _fields.reset(token)
 
 
 def current_log_context() -> Mapping[str, object]:

@@ -20,6 +20,9 @@ class Lines:
     def __init__(self) -> None:
         self.taken: list[Line] = []
 
+    def may_add(self) -> bool:
+        return True
+
     def add(self, line: Line) -> None:
         self.taken.append(line)
 

@@ -72,10 +72,12 @@ async def test_an_agent_that_logs_without_end_costs_its_own_lines(
     monkeypatch.setattr(log_lines, "_PER_SECOND", 20.0)
     async with joined() as room:
         for number in range(10):
-            room.log_lines.add(line(str(number)))
+            if room.log_lines.may_add():
+                room.log_lines.add(line(str(number)))
         assert texts(await offering.answer(KEPT, "developer.report")) == ["0", "1", "2"]
         while room.log_lines._rate.wait() > 0:  # noqa: ASYNC110 - time alone refills it
             await asyncio.sleep(0.01)
+        assert room.log_lines.may_add()
         room.log_lines.add(line("later"))
         [later] = (await offering.answer(KEPT, "developer.report")).header["lines"]
         assert (later["text"], later["fields"]) == ("later", {"lines_left_out": 7})

@@ -27,12 +27,16 @@ class LogLinesClient(Reporter[Line]):
         self._rate = TokenBucket(_PER_SECOND, _AT_ONCE, clock=room.clock)
         self._left_out = 0
 
-    def add(self, one: Line) -> None:
-        """Report a line soon. Any thread may call this."""
+    def may_add(self) -> bool:
+        """See LineSink."""
         if self._rate.wait() > 0:
             self._count_dropped(1)
-            return
+            return False
         self._rate.take()
+        return True
+
+    def add(self, one: Line) -> None:
+        """Report a line soon, when `may_add` said so. Any thread may call this."""
         left_out, self._left_out = self._left_out, 0
         super().add(replace(one, fields={**one.fields, "lines_left_out": left_out}) if left_out else one)
 
